@@ -1,0 +1,2 @@
+"""Post-train vision-language models with privileged tutoring."""
+

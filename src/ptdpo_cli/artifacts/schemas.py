@@ -1,0 +1,137 @@
+"""What each kind of artifact holds: schema versions, Parquet columns, tensor names. One place for all of them.
+
+Within a version only optional columns are added; anything else is a new version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSIONS = {"problems": 1, "hints": 1, "rollouts": 1, "scores": 1, "policy": 1, "evals": 1}
+
+REGION = pa.struct([("label", pa.string()), ("box", pa.list_(pa.float32(), 4))])    # x0, y0, x1, y1 in 0…1
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of a picture that matters for a problem: its name and its box (x0, y0, x1, y1), each in 0…1."""
+
+    label: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One row of the normalised problem table; every dataset adapter yields these.
+
+    `images` are encoded files (PNG, JPEG, …) in order; the question holds no image placeholder. `regions` and `steps`
+    are what a hint may be made of: where to look, and what to do there, never what comes out.
+    """
+
+    problem_id: str
+    question: str
+    images: tuple[bytes, ...]
+    answer: str
+    category: str = ""
+    solution: str | None = None
+    regions: tuple[Region, ...] = ()
+    steps: tuple[str, ...] = ()
+    answer_type: str = "integer"
+    choices: tuple[str, ...] = ()
+    source: str = ""
+    split: str = ""
+    license: str = ""
+
+
+PROBLEMS = pa.schema([
+    ("problem_id", pa.string()),
+    ("question", pa.string()),
+    ("images", pa.list_(pa.string())),          # sha256 of the encoded bytes, see IMAGES
+    ("answer", pa.string()),
+    ("answer_type", pa.string()),
+    ("choices", pa.list_(pa.string())),
+    ("solution", pa.string()),
+    ("category", pa.string()),
+    ("regions", pa.list_(REGION)),
+    ("steps", pa.list_(pa.string())),
+    ("source", pa.string()),
+    ("split", pa.string()),
+    ("license", pa.string()),
+])
+
+IMAGES = pa.schema([
+    ("sha256", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("bytes", pa.binary()),
+])
+
+HINTS = pa.schema([
+    ("problem_id", pa.string()),
+    ("hint", pa.string()),                      # null: none could be made; the problem gets plain GRPO
+    ("spatial", pa.string()),
+    ("steps", pa.list_(pa.string())),
+    ("source", pa.string()),
+    ("refusal", pa.string()),                   # why the leak check refused it; null when it passed
+])
+
+ROLLOUTS = pa.schema([
+    ("rollout_id", pa.string()),                # "<problem_id>/<rollout>"
+    ("problem_id", pa.string()),
+    ("rollout", pa.int32()),
+    ("text", pa.string()),
+    ("finish_reason", pa.string()),             # "stop" or "length"
+    ("prompt_tokens", pa.int32()),
+    ("image_tokens", pa.int32()),
+    ("response_tokens", pa.int32()),
+    ("extracted", pa.string()),                 # null: no answer could be read
+    ("accuracy", pa.float32()),
+    ("format", pa.float32()),
+    ("reward", pa.float32()),
+])
+# Beside each Parquet shard of rollouts, ragged over rollouts by `offsets` (R + 1):
+#   token_ids (N,) int32 · sampler_logprobs (N,) float32 · sampler_top_ids (N, K) int32, K = 0 when not asked for
+ROLLOUT_TENSORS = ("offsets", "token_ids", "sampler_logprobs", "sampler_top_ids")
+
+SCORES = pa.schema([
+    ("rollout_id", pa.string()),
+    ("is_gated", pa.bool_()),
+    ("teacher_prompt_tokens", pa.int32()),      # null when not gated
+    ("image_tokens", pa.int32()),
+    ("mean_teacher_logprob", pa.float32()),     # of the sampled tokens, nats; null when not gated
+    ("retained_mass", pa.float32()),            # mean teacher mass on the support; null when not gated
+])
+# Beside each Parquet shard of scores; gated rollouts only, in row order:
+#   token_offsets (gated + 1,) · support_offsets (N + 1,) · support_ids (M,) int32 · teacher_logprobs (M,) float32 ·
+#   teacher_tail_logprobs (N,) float32; over all rollouts, when the KL term is on: reference_logprobs (N_all,) float32
+SCORE_TENSORS = (
+    "token_offsets", "support_offsets", "support_ids", "teacher_logprobs", "teacher_tail_logprobs",
+    "reference_logprobs",
+)
+
+EVALS = pa.schema([
+    ("problem_id", pa.string()),
+    ("category", pa.string()),
+    ("sample", pa.int32()),                     # −1: greedy
+    ("text", pa.string()),
+    ("finish_reason", pa.string()),
+    ("response_tokens", pa.int32()),
+    ("extracted", pa.string()),
+    ("answer", pa.string()),
+    ("accuracy", pa.float32()),
+    ("format", pa.float32()),
+])
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Privileged context for one problem: where to look, what to do there; `text` is what the teacher reads."""
+
+    problem_id: str
+    text: str | None
+    spatial: str = ""
+    steps: tuple[str, ...] = ()
+    source: str = ""
+    refusal: str | None = None
