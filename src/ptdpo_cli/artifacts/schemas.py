@@ -135,3 +135,11 @@ class Hint:
     steps: tuple[str, ...] = ()
     source: str = ""
     refusal: str | None = None
+
+
+# By the name of the file that holds them: `<name>-00000.parquet`, `<name>-00000.safetensors`.
+TABLES = {
+    "problems": PROBLEMS, "images": IMAGES, "hints": HINTS, "rollouts": ROLLOUTS, "scores": SCORES, "evals": EVALS,
+}
+TENSORS = {"rollouts": ROLLOUT_TENSORS, "scores": SCORE_TENSORS}
+OPTIONAL_TENSORS = frozenset({"reference_logprobs"})

@@ -1,0 +1,445 @@
+"""Artifacts on disk: `RUN/<kind>/v<schema>-<first 8 of the input key>/`, read by `Artifact`, written by `Writer`.
+
+    <dir>.lock        while a writer lives
+    <dir>.partial/    what it builds: files, and per finished shard a shard-00000.json that vouches for its files
+    <dir>/            finished: the same files and manifest.json
+    <dir>.old/        the former one, for the moment between two renames of a forced rebuild
+
+Nothing in .partial counts before a record names it, and nothing outside it is touched before the manifest is on disk.
+Whoever takes the lock next completes what a crash left undone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from ptdpo_cli.artifacts import manifest as manifests
+from ptdpo_cli.artifacts.lock import Lock, command_line, describe_holder, read_holder
+from ptdpo_cli.artifacts.manifest import MANIFEST, FileRecord, Manifest, ShardRecord
+from ptdpo_cli.artifacts.schemas import OPTIONAL_TENSORS, SCHEMA_VERSIONS, TABLES, TENSORS
+from ptdpo_cli.errors import ArtifactError, LockedError
+
+SHARD_FILE = re.compile(r"(?P<name>[a-z_]+)-(?P<shard>\d{5,})\.(?P<type>parquet|safetensors)")
+SHARD_RECORDS = "shard-*.json"
+
+
+def artifact_dir(run: Path | str, kind: str, key: str) -> Path:
+    return Path(run) / kind / f"v{SCHEMA_VERSIONS[kind]}-{key[:8]}"
+
+
+def partial_dir(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def old_dir(path: Path) -> Path:
+    return path.with_name(path.name + ".old")
+
+
+def lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def find_finished(run: Path | str, kind: str, key: str) -> Artifact | None:
+    """The finished artifact of this input key, or None: then a Writer makes it, or resumes it.
+
+    Errors: ArtifactError when it is there but damaged; LockedError while another process moves it into place.
+    """
+    path = artifact_dir(run, kind, key)
+    if _is_swap_open(path):
+        with Lock(lock_file(path)):
+            _finish_swap(path)
+    if not (path / MANIFEST).is_file():
+        return None
+    artifact = Artifact.open(path, kind=kind)
+    if artifact.manifest.input_key != key:
+        raise ArtifactError(f"{path} has the name of this artifact but other inputs", expected=f"input key {key}",
+                            found=f"input key {artifact.manifest.input_key}", hint="use another --run directory")
+    return artifact
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its directory and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @staticmethod
+    def open(path: Path | str, *, kind: str | None = None, check_files: bool = True) -> Artifact:
+        """Opens an artifact's directory, or the only one in RUN/<kind>, or (kind given) RUN with only one of that kind.
+
+        `check_files` looks whether every file is there in its full size; `verify` also hashes them.
+        Errors: ArtifactError when it is missing, unfinished, of another kind, of a newer schema, or damaged.
+        """
+        path = _locate(Path(path), kind)
+        manifest = manifests.read_manifest(path)
+        if kind is not None and manifest.kind != kind:
+            raise ArtifactError(f"{path} is another kind of artifact", expected=kind, found=manifest.kind)
+        faults = file_faults(path, manifest.files, is_hashed=False) if check_files else []
+        if faults:
+            raise ArtifactError(f"{path} is damaged", found=indented(faults), hint=again(manifest))
+        return Artifact(path, manifest)
+
+    @property
+    def content_hash(self) -> str:
+        return self.manifest.content_hash
+
+    def shards(self) -> int:
+        return len({match["shard"] for match in map(SHARD_FILE.fullmatch, self._names()) if match})
+
+    def table(self, name: str) -> pa.Table:
+        """All shards of a table in their order."""
+        return pa.concat_tables(self.shard_table(name, shard) for shard in range(self.shards()))
+
+    def shard_table(self, name: str, shard: int) -> pa.Table:
+        path = self.file(f"{name}-{shard:05d}.parquet")
+        try:
+            return pq.read_table(path, partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(path, error) from None
+
+    def tensors(self, name: str, shard: int) -> dict[str, np.ndarray]:
+        path = self.file(f"{name}-{shard:05d}.safetensors")
+        try:
+            return safetensors.numpy.load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise self._unreadable(path, error) from None
+
+    def file(self, name: str) -> Path:
+        """The path of a file that the manifest names."""
+        if name not in self._names():
+            raise ArtifactError(f"{self.path} has no {name}", found=", ".join(self._names()[:8]) or "no files")
+        return self.path / name
+
+    def _names(self) -> list[str]:
+        return [record.path for record in self.manifest.files]
+
+    def _unreadable(self, path: Path, error: Exception) -> ArtifactError:
+        return ArtifactError(f"{path} cannot be read", found=error,
+                             hint=f"`ptdpo verify {self.path}` lists what is damaged")
+
+
+class Writer:
+    """Builds one artifact shard by shard; leaving the `with` block early keeps the finished shards for the next run.
+
+    with Writer(run, "rollouts", key=key, stage="rollout", section=section, inputs=inputs) as writer:
+        for shard, problems in enumerate(batches):
+            if not writer.has_shard(shard):
+                writer.write_shard(shard, tables={"rollouts": table}, tensors={"rollouts": arrays})
+        artifact = writer.finish()
+
+    `force` starts empty beside a finished artifact of the same key and takes its place at the end.
+    Errors: LockedError while another process writes the same artifact; OSError from a full or read-only disk.
+    """
+
+    def __init__(self, run: Path | str, kind: str, *, key: str, stage: str, section: Mapping, inputs: Mapping[str, str],
+                 seed: int | None = None, model: Mapping[str, str] | None = None, hint_hash: str | None = None,
+                 policy_hash: str | None = None, force: bool = False, command: str | None = None):
+        self.final = artifact_dir(run, kind, key)
+        self.path = partial_dir(self.final)
+        self._is_forced = force
+        self._fields = {
+            "kind": kind, "schema_version": SCHEMA_VERSIONS[kind], "stage": stage, "input_key": key,
+            "inputs": dict(inputs), "section": dict(section), "seed": seed, "model": dict(model or {}),
+            "hint_hash": hint_hash, "policy_hash": policy_hash, "command": command or command_line(),
+            "host": os.uname().nodename,
+        }
+        manifests.canonical(self._fields)               # what JSON cannot hold fails here, not after hours of work
+        self._lock = Lock(lock_file(self.final), command)
+        self._shards: dict[int, ShardRecord] = {}
+        self._added: list[str] = []
+
+    def __enter__(self) -> Writer:
+        self._lock.acquire()
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._lock.release()
+
+    def _begin(self) -> None:
+        _finish_swap(self.final)
+        if self._is_forced:
+            shutil.rmtree(self.path, ignore_errors=True)
+        elif (self.final / MANIFEST).exists():
+            raise LockedError(f"another process has just finished {self.final}", hint="run this again to use it")
+        self.path.mkdir(exist_ok=True)
+        self._shards = self._finished_shards()
+        self._since = time.perf_counter()
+
+    def _finished_shards(self) -> dict[int, ShardRecord]:
+        """The shards whose record and files are whole; other records are removed, so that their shards are redone."""
+        finished = {}
+        for path in self.path.glob(SHARD_RECORDS):
+            try:
+                record = ShardRecord.model_validate_json(path.read_bytes())
+            except ValidationError:
+                record = None
+            if record is None or record.input_key != self._fields["input_key"] or file_faults(self.path, record.files):
+                path.unlink()
+            else:
+                finished[record.shard] = record
+        return finished
+
+    def has_shard(self, shard: int) -> bool:
+        return shard in self._shards
+
+    def write_shard(self, shard: int, *, tables: Mapping[str, pa.Table],
+                    tensors: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+                    counts: Mapping[str, int | float] | None = None) -> None:
+        """Writes `<name>-<shard>.parquet` and `.safetensors`; `counts` are summed over shards in the manifest.
+
+        Errors: ValueError when columns or tensors are not those of schemas.py.
+        """
+        files = {f"{name}-{shard:05d}.parquet": _parquet(name, table) for name, table in tables.items()}
+        for name, arrays in (tensors or {}).items():
+            files[f"{name}-{shard:05d}.safetensors"] = _safetensors(name, arrays)
+        record_path = self.path / f"shard-{shard:05d}.json"
+        record_path.unlink(missing_ok=True)
+        for name, data in files.items():
+            _write_synced(self.path / name, data)
+        now = time.perf_counter()
+        record = ShardRecord(
+            shard=shard, input_key=self._fields["input_key"], counts=dict(counts or {}), wall_s=now - self._since,
+            files=[FileRecord(path=n, bytes=len(data), sha256=manifests.sha256(data)) for n, data in files.items()],
+        )
+        _replace_synced(record_path, record.to_bytes())
+        self._since, self._shards[shard] = now, record
+
+    def add_file(self, name: str | Path) -> None:
+        """Takes up a file, or all files of a folder, that the caller wrote below `writer.path`.
+
+        Whatever else lies there (say, a training state to resume from) stays between runs and goes with `finish`.
+        """
+        path = self.path / name
+        found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        self._added += [p.relative_to(self.path).as_posix() for p in found]
+
+    def finish(self, *, counts: Mapping[str, int | float] | None = None, extra: Mapping | None = None) -> Artifact:
+        """Writes the manifest and moves the artifact into place; `counts` come over the sums of the shards' counts."""
+        shards = [self._shards[shard] for shard in sorted(self._shards)]
+        if [record.shard for record in shards] != list(range(len(shards))):
+            raise ValueError(f"shards are missing among {sorted(self._shards)}")
+        files = [record for shard in shards for record in shard.files] + _hash_files(self.path, self._added)
+        self._remove_all_but({record.path for record in files})
+        manifest = manifests.seal(
+            **self._fields, files=[record.model_dump() for record in files],
+            counts=_sums(shard.counts for shard in shards) | dict(counts or {}), extra=dict(extra or {}),
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_s=sum(shard.wall_s for shard in shards) + time.perf_counter() - self._since,
+            versions=manifests.versions(), git_commit=manifests.git_commit(),
+        )
+        _replace_synced(self.path / MANIFEST, manifest.to_bytes())
+        _sync_directory(self.path)
+        _finish_swap(self.final)
+        return Artifact(self.final, manifest)
+
+    def _remove_all_but(self, names: set[str]) -> None:
+        kept = {self.path / name for name in names} | set(self.path.glob(SHARD_RECORDS))
+        kept |= {parent for path in kept for parent in path.parents}
+        for path in sorted(self.path.rglob("*"), reverse=True):         # a folder's contents before the folder
+            if path not in kept:
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def file_faults(directory: Path, records: Iterable[FileRecord], *, is_hashed: bool = True) -> list[str]:
+    """What is wrong with these files, one line per fault: missing, of another size, or (hashed) of other content."""
+    def fault(record: FileRecord) -> str | None:
+        path = directory / record.path
+        try:
+            size = path.stat().st_size
+            if size != record.bytes:
+                return f"{record.path}: {size} bytes, not {record.bytes}"
+            if is_hashed and _sha256_of_file(path) != record.sha256:
+                return f"{record.path}: its content has changed"
+        except FileNotFoundError:
+            return f"{record.path}: missing"
+        return None
+
+    if not is_hashed:
+        return [line for line in map(fault, records) if line]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:       # hashlib releases the GIL
+        return [line for line in pool.map(fault, records) if line]
+
+
+def indented(lines: Iterable[str]) -> str:
+    """Lines that line up under an error's `found`."""
+    return ("\n" + " " * 12).join(lines)
+
+
+def again(manifest: Manifest) -> str:
+    """The hint that makes an artifact again."""
+    force = "" if "--force" in manifest.command.split() else " --force"
+    return f"make it again with `{manifest.command}{force}`"
+
+
+def unfinished(path: Path) -> ArtifactError:
+    """The error for an artifact that was started but has no manifest."""
+    partial = path if path.name.endswith(".partial") else partial_dir(path)
+    shards = len(list(partial.glob(SHARD_RECORDS)))
+    holder = read_holder(lock_file(partial.with_name(partial.name.removesuffix(".partial"))))
+    return ArtifactError(
+        f"{path} is not finished",
+        found=f"{shards} finished shards" + (f", written by {describe_holder(holder)}" if holder else ""),
+        hint=f"run the same command again; it resumes after {shards} finished shards",
+    )
+
+
+def _locate(path: Path, kind: str | None) -> Path:
+    """The directory of the artifact that `path` means."""
+    if (path / MANIFEST).is_file() and not path.name.endswith(".partial"):
+        return path
+    if kind is not None and (path / kind).is_dir():
+        path = path / kind
+    if path.name in SCHEMA_VERSIONS and path.is_dir():
+        return _the_only_one(path)
+    if path.name.endswith(".partial"):
+        raise unfinished(path)
+    if _is_swap_open(path):
+        with Lock(lock_file(path)):
+            _finish_swap(path)
+        return path
+    if partial_dir(path).is_dir():
+        raise unfinished(path)
+    expected = f"a folder with {MANIFEST}"
+    if path.is_dir():
+        kinds = [name for name in SCHEMA_VERSIONS if (path / name).is_dir()]
+        found = f"a run with {', '.join(kinds)}" if kinds else "a folder without one"
+        hint = f"name the artifact; `ptdpo status {path}` lists what is there" if kinds else None
+        raise ArtifactError(f"{path} is not an artifact", expected=expected, found=found, hint=hint)
+    raise ArtifactError(f"there is no {f'{kind} ' if kind else ''}artifact at {path}", expected=expected,
+                        hint="`ptdpo status RUN` lists what is there")
+
+
+def _the_only_one(folder: Path) -> Path:
+    """The one artifact in RUN/<kind>."""
+    names = {re.sub(r"\.(partial|old)$", "", path.name) for path in folder.glob("v*-*") if path.is_dir()}
+    paths = [folder / name for name in sorted(names)]
+    finished = [path for path in paths if (path / MANIFEST).is_file() or _is_swap_open(path)]
+    if len(finished) == 1:
+        return _locate(finished[0], None)
+    if finished:
+        raise ArtifactError(f"{folder} holds several artifacts", expected="one", found=indented(map(str, finished)),
+                            hint="name one of them")
+    if paths:
+        raise unfinished(paths[0])
+    raise ArtifactError(f"{folder} holds no artifact", hint=f"`ptdpo status {folder.parent}` lists what is there")
+
+
+def _is_swap_open(path: Path) -> bool:
+    return (partial_dir(path) / MANIFEST).exists() or old_dir(path).exists()
+
+
+def _finish_swap(path: Path) -> None:
+    """Moves a built artifact into place, the former one out of the way; picks up wherever a crash left off.
+
+    Only under the lock. A manifest in .partial means that everything it names is on disk.
+    """
+    new, old = partial_dir(path), old_dir(path)
+    if (new / MANIFEST).exists():
+        for record in new.glob(SHARD_RECORDS):
+            record.unlink()
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(path, old)
+        os.rename(new, path)
+        _sync_directory(path.parent)
+    elif old.exists() and not path.exists():
+        os.rename(old, path)
+    shutil.rmtree(old, ignore_errors=True)      # a reader may still hold its files open; the new one is in place
+
+
+def _parquet(name: str, table: pa.Table) -> bytes:
+    schema = TABLES[name]
+    if set(table.column_names) != set(schema.names):
+        missing, unknown = set(schema.names) - set(table.column_names), set(table.column_names) - set(schema.names)
+        raise ValueError(f"{name}: missing columns {sorted(missing)}, unknown columns {sorted(unknown)}")
+    table = table.select(schema.names).cast(schema).combine_chunks()    # one layout: the same rows give the same bytes
+    sink = pa.BufferOutputStream()
+    if name == "images":        # compressed already, and fetched a few at a time
+        pq.write_table(table, sink, row_group_size=64, compression="none", use_dictionary=False, write_statistics=False)
+    else:
+        pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _safetensors(name: str, arrays: Mapping[str, np.ndarray]) -> bytes:
+    if faults := tensor_faults(name, arrays):
+        raise ValueError(f"{name}: {faults}")
+    return safetensors.numpy.save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+
+
+def tensor_faults(name: str, found: Iterable[str]) -> str | None:
+    """What is missing or unknown among the tensors of a shard."""
+    missing = set(TENSORS.get(name, ())) - OPTIONAL_TENSORS - set(found)
+    unknown = set(found) - set(TENSORS.get(name, ()))
+    return f"missing tensors {sorted(missing)}, unknown tensors {sorted(unknown)}" if missing or unknown else None
+
+
+def _sums(counts: Iterable[Mapping[str, int | float]]) -> dict[str, int | float]:
+    total: dict[str, int | float] = {}
+    for one in counts:
+        for name, value in one.items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def _hash_files(directory: Path, names: Iterable[str]) -> list[FileRecord]:
+    """Records of files that the caller wrote, after making sure that they are on disk."""
+    def record(name: str) -> FileRecord:
+        path = directory / name
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return FileRecord(path=name, bytes=path.stat().st_size, sha256=_sha256_of_file(path))
+
+    names = sorted(set(names))
+    if not names:
+        return []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(record, names))
+
+
+def _sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace_synced(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    _write_synced(temporary, data)
+    os.replace(temporary, path)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
