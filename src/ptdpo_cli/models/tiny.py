@@ -1,0 +1,133 @@
+"""A Qwen3-VL small enough for a laptop: 1.2 million parameters, built from nothing, with a tokenizer of its own.
+
+It is the real architecture (vision tower with deepstack, interleaved M-RoPE, chat template, image tokens), so whatever
+runs on it runs on the published sizes by changing a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)
+PLAIN_TOKENS = ("<think>", "</think>")    # whole tokens that stay in the decoded text
+PATCH, MERGE = 8, 2                       # a picture of 48×48 pixels becomes 3×3 image tokens
+
+# Qwen's rule, with words joined by hyphens kept whole: words with their space, single digits, runs of other signs.
+PRETOKEN = (
+    r"[^\r\n\p{L}\p{N}]?\p{L}+(?:-\p{L}+)*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.content is string -%}
+{{ message.content }}
+{%- else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ part.text }}{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
+
+
+def build_tiny(
+    seed: int,
+    texts: Iterable[str],
+    *,
+    hidden_size: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    intermediate_size: int = 384,
+    vision_size: int = 64,
+    vision_layers: int = 2,
+    vocabulary: int = 480,
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A model with random weights and its processor; the tokenizer's merges are learned from `texts`.
+
+    `vocabulary` bounds the number of tokens (256 bytes, the special ones, and merges), so any text can be encoded.
+    """
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    tokenizer = train_tokenizer(texts, vocabulary)
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    head_dim = hidden_size // heads
+    height = width = head_dim // 6
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer), "hidden_size": hidden_size, "intermediate_size": intermediate_size,
+            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
+            "head_dim": head_dim, "max_position_embeddings": 2048,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 10000.0, "mrope_interleaved": True,
+                "mrope_section": [head_dim // 2 - height - width, height, width],
+            },
+            "pad_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"],
+        },
+        vision_config={
+            "depth": vision_layers, "hidden_size": vision_size, "intermediate_size": 4 * vision_size, "num_heads": 4,
+            "patch_size": PATCH, "spatial_merge_size": MERGE, "temporal_patch_size": 2, "out_hidden_size": hidden_size,
+            "num_position_embeddings": 36, "deepstack_visual_indexes": [0],
+        },
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration._from_config(config, dtype=torch.float32)
+    for merger in model.model.visual.deepstack_merger_list:    # start without the second path; it grows if it helps
+        torch.nn.init.zeros_(merger.linear_fc2.weight)
+    model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
+    model.generation_config.pad_token_id = ids["<|endoftext|>"]
+    return model.eval(), _processor(tokenizer)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of at most `vocabulary` tokens; digits stay single, `<think>` and `</think>` whole but not special."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PRETOKEN), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocabulary - len(SPECIAL_TOKENS) - len(PLAIN_TOKENS), show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    ))
+    bpe.add_special_tokens(list(SPECIAL_TOKENS))
+    bpe.add_tokens([AddedToken(token, normalized=False, special=False) for token in PLAIN_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token="<|endoftext|>", eos_token="<|im_end|>", padding_side="left",
+        model_max_length=2048, clean_up_tokenization_spaces=False,
+        extra_special_tokens={
+            "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
+            "vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>",
+        },
+    )
+
+
+def _processor(tokenizer: PreTrainedTokenizerFast) -> ProcessorMixin:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    from ptdpo_cli.models.processor import image_only
+
+    images = Qwen2VLImageProcessorPil(
+        patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3,
+        size={"shortest_edge": (2 * PATCH * MERGE) ** 2, "longest_edge": 192 * 192},    # pixels per picture
+    )
+    return image_only("Qwen3VLProcessor")(images, tokenizer, chat_template=CHAT_TEMPLATE)

@@ -1,0 +1,300 @@
+"""Supervised fine-tuning: from worked solutions to a checkpoint. It makes the tiny base, and takes any solved problems.
+
+Two parts. A vision warm-up (digit-grid alone) teaches the vision tower to tell digits and colours apart, read off each
+image token by a linear probe that is thrown away. Then come phases of ordinary next-token training on the solutions,
+each with its own mix of examples.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.datasets import digit_grid
+from ptdpo_cli.errors import UsageError
+from ptdpo_cli.hints.regions import hint_from_regions
+from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION, user_message
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Share(Settings):
+    """A part of a phase's examples: which problems, with the hint in the prompt or without, solved for which cells."""
+
+    weight: float = Field(gt=0)
+    hint: bool = False
+    kinds: Literal["all", "taught", "untaught"] | tuple[str, ...] = "all"    # problem categories
+    cells: Literal["right", "random", "all"] = "right"    # digit-grid: the cells meant, any three or four, all nine read
+
+
+class Phase(Settings):
+    """Some optimizer steps on one mix."""
+
+    steps: int = Field(ge=1)
+    mix: tuple[Share, ...] = (Share(weight=1),)
+
+
+class Warmup(Settings):
+    """Vision warm-up: classify each image token's digit and ground colour."""
+
+    steps: int = Field(0, ge=0)
+    batch_size: int = Field(64, ge=1)    # pictures
+    learning_rate: float = Field(3e-3, gt=0)
+
+
+class SftSettings(Settings):
+    """The `sft` section of a recipe."""
+
+    problems: int = Field(16384, ge=1)    # how many to draw from digit-grid; unused when problems are handed in
+    model: str | None = None              # a checkpoint to start from; none: a new tiny model
+    instruction: str = DEFAULT_INSTRUCTION
+    warmup: Warmup = Warmup()
+    phases: tuple[Phase, ...] = (Phase(steps=1000),)
+    batch_size: int = Field(64, ge=1)
+    micro_batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
+    warmup_steps: int = Field(50, ge=0)          # of the learning rate, linear; a cosine to a hundredth follows
+    weight_decay: float = Field(0.01, ge=0)
+    optimizer: Literal["muon", "adamw"] = "muon"
+    bf16: bool = True
+
+
+class Example(NamedTuple):
+    """One supervised example: the user's turn, its pictures, and the assistant's turn to learn."""
+
+    messages: list[dict]
+    images: tuple[bytes, ...]
+    response: str
+
+
+def sft_examples(
+    problems: Sequence[Problem],
+    mix: Sequence[Share],
+    rng: np.random.Generator,
+    *,
+    instruction: str = DEFAULT_INSTRUCTION,
+    grids: dict[str, digit_grid.Grid] | None = None,
+) -> Iterator[Example]:
+    """Endless examples: a share drawn by weight, then a problem of its kinds, solved as the share says.
+
+    `grids` says what the pictures of digit-grid show, by problem id; only `cells: random` and `all` need it.
+    """
+    pools = [_pool(problems, share.kinds) for share in mix]
+    weights = np.array([share.weight for share in mix]) / sum(share.weight for share in mix)
+    while True:
+        i = rng.choice(len(mix), p=weights)
+        problem = pools[i][rng.integers(len(pools[i]))]
+        if mix[i].cells != "right":
+            resolve = digit_grid.random_cells if mix[i].cells == "random" else digit_grid.read_all
+            problem = resolve(problem, grids[problem.problem_id], rng)
+        hint = hint_from_regions(problem).text if mix[i].hint else None
+        messages = user_message(problem.question, len(problem.images), hint=hint, instruction=instruction)
+        yield Example(messages, problem.images, problem.solution)
+
+
+def run_sft(
+    settings: SftSettings,
+    out_dir: Path,
+    *,
+    seed: int,
+    problems: Sequence[Problem] | None = None,
+    progress: Callable[[int, dict], None] | None = None,
+) -> dict:
+    """Train on `problems` (default: digit-grid's training split) and save a Hugging Face folder to `out_dir`.
+
+    Calls `progress(step, metrics)` after each step: loss in nats per response token, token accuracy in 0…1, learning
+    rate, and the step's part (`warmup` or `sft`). Returns the last metrics with the wall time.
+    """
+    import torch
+
+    started = time.monotonic()
+    report = progress or (lambda step, metrics: None)
+    grids = {}
+    if problems is None:
+        drawn = digit_grid.load_with_grids("train", seed=seed, count=settings.problems)
+        problems, grids = [problem for problem, _ in drawn], {problem.problem_id: grid for problem, grid in drawn}
+    _check(problems, settings, grids)
+
+    torch.manual_seed(seed)
+    model, processor = _start_from(settings, problems, seed)
+    metrics = {}
+    if settings.warmup.steps:
+        metrics["digit_accuracy"] = warm_up_vision(model, processor, settings.warmup, seed=seed, progress=report)
+
+    rng = np.random.default_rng([seed, 1])
+    streams = [
+        sft_examples(problems, phase.mix, rng, instruction=settings.instruction, grids=grids)
+        for phase in settings.phases for _ in range(phase.steps)
+    ]
+    optimizers = _optimizers(model, settings)
+    model.train()
+    for step, stream in enumerate(streams, start=1):
+        rate = settings.learning_rate * _schedule(step, settings.warmup_steps, len(streams))
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = rate
+        examples = [next(stream) for _ in range(settings.batch_size)]
+        metrics |= _update(model, processor, examples, optimizers, settings)
+        report(step, {"part": "sft", "steps": len(streams), "learning_rate": rate, **metrics})
+
+    model.eval()
+    model.save_pretrained(out_dir)
+    processor.save_pretrained(out_dir)
+    return metrics | {"steps": len(streams), "seconds": time.monotonic() - started}
+
+
+def warm_up_vision(model, processor, settings: Warmup, *, seed: int, progress: Callable[[int, dict], None]) -> float:
+    """Train the vision tower on random grids through linear probes; the share of unseen scans whose digit it reads."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    rng = np.random.default_rng([seed, 0])
+    width = model.config.text_config.hidden_size
+    digit_probe, colour_probe = torch.nn.Linear(width, 10), torch.nn.Linear(width, len(digit_grid.COLOURS))
+    parameters = [*model.model.visual.parameters(), *digit_probe.parameters(), *colour_probe.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
+
+    def read(split: str, pictures: int):
+        pixels, digits, colours = digit_grid.random_pictures(split, pictures, rng)
+        inputs = processor.image_processor(images=list(pixels), return_tensors="pt")
+        tokens = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
+        return digit_probe(tokens), colour_probe(tokens), torch.from_numpy(digits), torch.from_numpy(colours)
+
+    model.train()
+    for step in range(1, settings.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(step, settings.steps // 10, settings.steps)
+        digit_logits, colour_logits, digits, colours = read("train", settings.batch_size)
+        loss = cross_entropy(digit_logits, digits) + cross_entropy(colour_logits, colours)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        correct = (digit_logits.argmax(-1) == digits).float().mean().item()
+        progress(step, {"part": "warmup", "steps": settings.steps, "loss": loss.item(), "digit_accuracy": correct})
+    with torch.no_grad():
+        digit_logits, _, digits, _ = read("validation", 256)
+    return (digit_logits.argmax(-1) == digits).float().mean().item()
+
+
+def _update(model, processor, examples: list[Example], optimizers, settings: SftSettings) -> dict:
+    """One optimizer step on the examples, in micro-batches of similar length; loss per response token of the step."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    examples = sorted(examples, key=lambda example: len(str(example.messages)) + len(example.response))
+    batches = [
+        collate(processor, examples[i:i + settings.micro_batch_size])
+        for i in range(0, len(examples), settings.micro_batch_size)
+    ]
+    n_tokens = sum(int((labels != -100).sum()) for _, labels in batches)
+    total, correct = 0.0, 0
+    for inputs, labels in batches:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+            logits = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1]
+        loss = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
+        (loss / n_tokens).backward()
+        total += loss.item()
+        correct += int((logits.argmax(-1) == labels).sum())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"loss": total / n_tokens, "token_accuracy": correct / n_tokens}
+
+
+def collate(processor, examples: Sequence[Example]):
+    """Model inputs for prompts (padded left) followed by responses (padded right), and the responses' labels.
+
+    The prompt is tokenized on its own, exactly as when sampling; the labels are −100 at padding.
+    """
+    import torch
+    from PIL import Image
+
+    tokenizer = processor.tokenizer
+    prompts = [processor.apply_chat_template(e.messages, add_generation_prompt=True, tokenize=False) for e in examples]
+    images = [[Image.open(io.BytesIO(image)) for image in e.images] for e in examples]
+    inputs = processor(
+        text=prompts, images=images if any(images) else None, return_tensors="pt", padding=True, padding_side="left",
+    )
+    responses = tokenizer(
+        [example.response + tokenizer.eos_token for example in examples], add_special_tokens=False,
+        return_tensors="pt", padding=True, padding_side="right",
+    )
+    labels = responses["input_ids"].masked_fill(responses["attention_mask"] == 0, -100)
+    for key in ("input_ids", "attention_mask"):
+        inputs[key] = torch.cat([inputs[key], responses[key]], dim=1)
+    if "mm_token_type_ids" in inputs:
+        text = torch.zeros_like(labels)
+        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], text], dim=1)
+    return inputs, labels
+
+
+def _start_from(settings: SftSettings, problems: Sequence[Problem], seed: int):
+    """The checkpoint to continue, or a new tiny model whose tokenizer is trained on the problems."""
+    if settings.model:
+        from transformers import AutoModelForImageTextToText
+
+        from ptdpo_cli.models.processor import load_processor
+
+        return AutoModelForImageTextToText.from_pretrained(settings.model, dtype="float32"), load_processor(settings.model)
+    from ptdpo_cli.models.tiny import build_tiny
+
+    return build_tiny(seed, [_tokenizer_text(problem, settings.instruction) for problem in problems[:2000]])
+
+
+def _tokenizer_text(problem: Problem, instruction: str) -> str:
+    hint = hint_from_regions(problem).text
+    user = "\n\n".join(part for part in (problem.question, hint, instruction) if part)
+    return f"user\n{user}\n\nassistant\n {problem.solution}"
+
+
+def _optimizers(model, settings: SftSettings) -> list:
+    """Muon for the blocks' matrices, AdamW for embeddings, norms and biases; or AdamW for all."""
+    import torch
+
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        inside = ".layers." in name or ".blocks." in name
+        (matrices if settings.optimizer == "muon" and inside and parameter.ndim == 2 else others).append(parameter)
+    adamw = torch.optim.AdamW(others, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+    if not matrices:
+        return [adamw]
+    return [torch.optim.Muon(matrices, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"), adamw]
+
+
+def _schedule(step: int, warmup: int, steps: int) -> float:
+    """Factor on the learning rate at `step` (from 1): linear warm-up, then a cosine to 0.01."""
+    if step <= warmup:
+        return step / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _pool(problems: Sequence[Problem], kinds: str | tuple[str, ...]) -> list[Problem]:
+    if kinds == "all":
+        return list(problems)
+    if isinstance(kinds, str):
+        kinds = tuple(kind.name for kind in digit_grid.KINDS.values() if kind.taught == (kinds == "taught"))
+    return [problem for problem in problems if problem.category in kinds]
+
+
+def _check(problems: Sequence[Problem], settings: SftSettings, grids: dict) -> None:
+    unsolved = [problem.problem_id for problem in problems if not problem.solution]
+    if unsolved:
+        raise UsageError(
+            "supervised training needs a worked solution for every problem",
+            expected="a `solution` in each row", found=f"{len(unsolved)} rows without one, the first {unsolved[0]}",
+        )
+    for share in (share for phase in settings.phases for share in phase.mix):
+        if share.cells != "right" and not grids:
+            raise UsageError(f"`cells: {share.cells}` is only for digit-grid", hint="leave `cells` out of the mix")
+        if not _pool(problems, share.kinds):
+            raise UsageError("a share of the mix has no problems", found=f"kinds: {share.kinds}")
