@@ -101,10 +101,10 @@ def sha256(data: bytes) -> str:
 
 
 def input_key(*, stage: str, schema_version: int, section: Mapping, inputs: Mapping[str, str],
-              model: Mapping[str, str] | None = None, seed: int | None = None) -> str:
+              model: Mapping[str, str] | None = None) -> str:
     """sha256 of all that decides what a stage will write; known before the stage starts."""
     return sha256(canonical({"stage": stage, "schema_version": schema_version, "section": section, "inputs": inputs,
-                             "model": model or {}, "seed": seed}))
+                             "model": model or {}}))
 
 
 def content_hash(fields: Mapping[str, object]) -> str:

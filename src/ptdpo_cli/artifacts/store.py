@@ -112,14 +112,14 @@ class Artifact:
         try:
             return pq.read_table(path, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(path, error) from None
+            raise self.unreadable(path, error) from None
 
     def tensors(self, name: str, shard: int) -> dict[str, np.ndarray]:
         path = self.file(f"{name}-{shard:05d}.safetensors")
         try:
             return safetensors.numpy.load_file(path)
         except (SafetensorError, OSError) as error:
-            raise self._unreadable(path, error) from None
+            raise self.unreadable(path, error) from None
 
     def file(self, name: str) -> Path:
         """The path of a file that the manifest names."""
@@ -130,7 +130,7 @@ class Artifact:
     def _names(self) -> list[str]:
         return [record.path for record in self.manifest.files]
 
-    def _unreadable(self, path: Path, error: Exception) -> ArtifactError:
+    def unreadable(self, path: Path, error: Exception) -> ArtifactError:
         return ArtifactError(f"{path} cannot be read", found=error,
                              hint=f"`ptdpo verify {self.path}` lists what is damaged")
 
