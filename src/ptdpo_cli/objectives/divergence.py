@@ -42,8 +42,8 @@ def coarse_logprobs(logits_NV: Tensor, support_NS: Tensor) -> Tensor:
     is_padding_NS = support_NS < 0
     ids_NS = support_NS.long()
     support_logits_NS = logits_NV.gather(1, ids_NS.clamp(min=0)).to(dtype).masked_fill(is_padding_NS, -torch.inf)
-    # The rest of the vocabulary and one more token that hardly occurs: padding points at it, and the tail is never empty,
-    # for logsumexp has no gradient where all is −inf.
+    # The rest of the vocabulary, and one more token that as good as never occurs: padding points at it, and the tail is
+    # never empty, for logsumexp has no gradient where all is −inf.
     log_nothing = torch.finfo(dtype).min / 2
     rest_NV = pad(logits_NV.to(dtype), (0, 1), value=log_nothing)
     rest_NV.scatter_(1, ids_NS.masked_fill(is_padding_NS, logits_NV.shape[1]), log_nothing)
