@@ -1,0 +1,139 @@
+"""Pictures as they come from a user's files: checked before they are decoded, then always 8-bit RGB, upright."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.Image import Transpose
+
+from ptdpo_cli.errors import UsageError
+
+MAX_PIXELS = 50_000_000           # about 7,000 x 7,000: a decoded picture takes at most 200 MB as RGBA
+MAX_BYTES = 64 * 2**20            # of the encoded file
+# Named, because Pillow would otherwise try every plugin, and some of those (EPS) start other programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
+_opening = threading.Lock()
+
+
+def check_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES):
+    """(width, height) from the header alone, as stored (before any EXIF turn); no pixel is decoded.
+
+    Errors: UsageError if the file is empty, too long, of an unknown format or has more than `max_pixels` pixels.
+    """
+    with _open(data, where, max_pixels, max_bytes) as image:
+        return image.size
+
+
+def decode_rgb(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
+    """The picture as 8-bit RGB: first frame, turned by its EXIF orientation, alpha laid over white.
+
+    16-bit greys keep their high byte; CMYK is converted without a colour profile. Errors: UsageError as in
+    `check_image`, and if the file is truncated or its pixels cannot be read (Pillow's leniency stays off).
+    """
+    with _open(data, where, max_pixels, max_bytes) as image:
+        try:
+            image.load()
+            orientation = _orientation(image)
+            rgb = _rgb(image)
+            return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+        except MemoryError:
+            raise
+        except Exception as error:      # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+            raise _unreadable(where, data, error) from error
+
+
+def read_image_file(path: str, root: Path, *, where: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of an image file inside `root`; relative paths start there.
+
+    Errors: UsageError for a URL, a path that leaves `root` (by `..`, as an absolute path or through a symbolic
+    link), a missing file, and anything that is not a plain file of at most `max_bytes`.
+    """
+    if _URL.match(path):
+        raise UsageError(f"{where}: an image is given by URL, and nothing is fetched",
+                         expected="a path to an image file", found=_short(path),
+                         hint="download the images and put their paths, or their bytes, in the data")
+    try:
+        root = root.resolve(strict=True)
+        file = (root / path).resolve()
+        if not file.is_relative_to(root):
+            raise UsageError(f"{where}: the image lies outside the image folder", expected=f"a path inside {root}",
+                             found=_short(path), hint="set image_root to the folder that holds all images")
+        if not file.is_file():          # also keeps a FIFO or a device from blocking the read
+            raise UsageError(f"{where}: no such image file", expected=str(file), found="a folder" if file.is_dir() else
+                             "nothing there", hint="paths start at image_root, by default the data file's folder")
+        if (size := file.stat().st_size) > max_bytes:
+            raise _too_long(f"{where} ({_short(path)})", size, max_bytes)
+        return file.read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:    # no permission, a loop of links, a NUL, a name too long
+        raise UsageError(f"{where}: the image file cannot be read", found=f"{_short(path)}: {error}"[:200]) from error
+
+
+def _open(data: bytes, where: str, max_pixels: int, max_bytes: int) -> Image.Image:
+    if len(data) > max_bytes:
+        raise _too_long(where, len(data), max_bytes)
+    # Pillow keeps its own limit in a module variable, and it may be below ours: lifted while the header is read.
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _unreadable(where, data, error) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UsageError(f"{where}: the image is too large", expected=f"at most {max_pixels:,} pixels",
+                         found=f"{width:,} x {height:,} = {width * height:,} pixels",
+                         hint="scale the image down, or raise max_pixels if you trust the file")
+    return image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:   # Pillow before 13 on a damaged EXIF block; viewers ignore it, and the pixels are still good
+        return None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):   # Pillow's own conversion would clip everything above 255 to white
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no agreed white; expected 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _unreadable(where: str, data: bytes, error: Exception) -> UsageError:
+    if data.startswith(b"version https://git-lfs"):
+        return UsageError(f"{where}: the image is a Git LFS pointer, not the picture", hint="run `git lfs pull`")
+    if not data:
+        return UsageError(f"{where}: the image is empty", expected=f"a {', '.join(FORMATS)} file", found="0 bytes")
+    reason = "no picture format recognised" if "cannot identify" in str(error) else str(error)[:120]
+    return UsageError(f"{where}: the image cannot be read", expected=f"a whole {', '.join(FORMATS)} file",
+                      found=f"{len(data):,} bytes: {reason}", hint="replace the file, or drop the row")
+
+
+def _too_long(where: str, size: int, max_bytes: int) -> UsageError:
+    return UsageError(f"{where}: the image file is too large", expected=f"at most {max_bytes:,} bytes",
+                      found=f"{size:,} bytes", hint="store the image compressed, or scaled down")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

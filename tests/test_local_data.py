@@ -1,0 +1,290 @@
+"""The user's own files, small and real, in every format; and every way they can be wrong."""
+
+import io
+import json
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import ptdpo_cli.datasets as adapters
+from ptdpo_cli.artifacts.schemas import Problem, Region
+from ptdpo_cli.datasets import check_problems, load_problems
+from ptdpo_cli.datasets.local import load_path
+from ptdpo_cli.errors import UsageError
+
+
+def png(colour="red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+RED, BLUE = png(), png("blue")
+ROW = {"problem": "How many?", "answer": "3"}
+
+
+def jsonl(folder, *rows, name="mine.jsonl"):
+    path = folder / name
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def failure(function, *args, **kwargs) -> str:
+    with pytest.raises(UsageError) as caught:
+        function(*args, **kwargs)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_jsonl_with_relative_paths(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(RED)
+    (tmp_path / "b.png").write_bytes(BLUE)
+    path = jsonl(
+        tmp_path,
+        {"problem": "<image>How many <image> dots?", "images": ["pictures/a.png", "b.png"], "answer": 3, "id": "x-1",
+         "category": "count", "solution": "Count them.", "steps": ["Look.", "Count."], "extra": [1],
+         "regions": [{"label": "left", "box": [0, 0.25, 0.5, 1]}]},
+        "",
+        {"problem": "Text only", "images": [], "answer": -0.5},
+        {"problem": "No pictures either", "images": None, "answer": "a cat", "id": None},
+        {"problem": "Which?", "images": "b.png", "answer": "12", "id": 7},
+    )
+    first, second, third, fourth = load_path(path)
+    assert first == Problem(
+        "x-1", "How many dots?", (RED, BLUE), "3", "count", "Count them.",
+        (Region("left", (0.0, 0.25, 0.5, 1.0)),), ("Look.", "Count."), "integer", source="mine.jsonl")
+    assert (second.problem_id, second.answer, second.answer_type, second.images) == ("mine/000002", "-0.5", "float", ())
+    assert (third.problem_id, third.answer_type, third.solution) == ("mine/000003", "text", None)
+    assert (fourth.problem_id, fourth.images, fourth.answer_type) == ("7", (BLUE,), "integer")
+    assert [p.problem_id for p in load_path(path, limit=2)] == ["x-1", "mine/000002"]
+
+
+def test_image_root_and_windows_byte_order_mark(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(RED)
+    path = jsonl(tmp_path, "\ufeff" + json.dumps({**ROW, "images": ["a.png"]}))
+    assert "no such image file" in failure(load_path, path)
+    assert load_path(path, image_root=tmp_path / "elsewhere")[0].images == (RED,)
+    assert "image_root is not a folder" in failure(load_path, path, image_root=tmp_path / "nowhere")
+
+
+def test_json_list(tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps([{**ROW, "answer": "1"}, {**ROW, "answer": 2}]))
+    assert [(p.problem_id, p.answer) for p in load_path(tmp_path / "mine.json")] == [
+        ("mine/000001", "1"), ("mine/000002", "2")]
+
+
+@pytest.mark.parametrize("images", [
+    [[RED, BLUE], [], None],
+    [[{"bytes": RED, "path": None}, {"bytes": BLUE, "path": "b.png"}], [], None],
+])
+def test_parquet_with_bytes(tmp_path, images):
+    table = pa.table({"question": ["a", "b", "c"], "images": images, "ground_truth": [1.5, 2.0, 3.0],
+                      "pid": [10, 11, 12], "unused": [b"x" * 1000] * 3})
+    pq.write_table(table, tmp_path / "mine.parquet")
+    problems = load_path(tmp_path / "mine.parquet", split="train")
+    assert [p.images for p in problems] == [(RED, BLUE), (), ()]
+    assert [(p.problem_id, p.answer, p.answer_type, p.split) for p in problems] == [
+        ("10", "1.5", "float", "train"), ("11", "2.0", "float", "train"), ("12", "3.0", "float", "train")]
+
+
+def test_saved_to_disk_with_the_image_feature(tmp_path):
+    import datasets
+
+    features = datasets.Features({"problem": datasets.Value("string"), "answer": datasets.Value("string"),
+                                  "images": datasets.List(datasets.Image())})
+    rows = {"problem": ["<image>a", "b"], "answer": ["1", "2"], "images": [[{"bytes": RED, "path": None}], []]}
+    train = datasets.Dataset.from_dict(rows, features=features)
+    train.save_to_disk(tmp_path / "one")
+    assert [p.images for p in load_path(tmp_path / "one")] == [(RED,), ()]
+
+    datasets.DatasetDict({"train": train, "test": train.select([1])}).save_to_disk(tmp_path / "two")
+    assert "train" in failure(load_path, tmp_path / "two")
+    assert [p.question for p in load_path(tmp_path / "two", split="test")] == ["b"]
+
+
+def test_folders_of_shards_and_of_splits(tmp_path):
+    shards, splits = tmp_path / "shards", tmp_path / "splits"
+    shards.mkdir()
+    splits.mkdir()
+    jsonl(shards, ROW, name="part-00000-of-00002.jsonl")
+    jsonl(shards, ROW, ROW, name="part-00001-of-00002.jsonl")
+    assert [p.problem_id for p in load_path(shards)] == [
+        "part-00000-of-00002/000001", "part-00001-of-00002/000001", "part-00001-of-00002/000002"]
+    assert len(load_path(shards, limit=2)) == 2
+
+    jsonl(splits, ROW, name="train.jsonl")
+    jsonl(splits, {**ROW, "answer": "4"}, name="test.jsonl")
+    assert "holds several sets" in failure(load_path, splits)          # never both at once
+    assert [p.answer for p in load_path(splits, split="test")] == ["4"]
+    assert "no split 'dev'" in failure(load_path, splits, split="dev")
+    (splits / "test.jsonl").unlink()
+    assert "no split 'test'" in failure(load_path, splits, split="test")
+
+    (splits / "other.json").write_text("[]")
+    assert "data files of one kind" in failure(load_path, splits)
+    assert "no data file" in failure(load_path, tmp_path)
+
+
+@pytest.mark.parametrize(("question", "n_images", "expected"), [
+    ("<image>How many?", 1, "How many?"),
+    ("<image_4>How many?", 1, "How many?"),
+    ("See <image 1> and <image 2>, then <image 1> again", 2, "See and, then again"),
+    ("No placeholder", 2, "No placeholder"),
+    ("<image>\n<image>\nWhich?", 2, "Which?"),
+    ("<image><image>Which?", 1, None),
+    ("A literal <image> in the text", 0, None),
+    ("<image_1> <image_2> Which?", 1, None),
+])
+def test_placeholders(tmp_path, question, n_images, expected):
+    (tmp_path / "a.png").write_bytes(RED)
+    path = jsonl(tmp_path, {**ROW, "problem": question, "images": ["a.png"] * n_images})
+    if expected is None:
+        message = failure(load_path, path)
+        assert "mine.jsonl, line 1: image placeholders and images differ in number" in message
+    else:
+        assert load_path(path)[0].question == expected
+
+
+BAD_ROWS = [
+    ({**ROW, "problem": "<|image_pad|> How many?"}, "control token", "<|image_pad|>"),
+    ({**ROW, "solution": "<|vision_start|>"}, "control token", "solution"),
+    ({**ROW, "problem": " "}, "question is empty", ""),
+    ({**ROW, "problem": "<image>", "images": ["a.png"]}, "only a placeholder", ""),
+    ({**ROW, "problem": ["How", "many"]}, "wrong type", "list"),
+    ({**ROW, "problem": "\ud800"}, "not valid Unicode", ""),
+    ({**ROW, "answer": ""}, "answer is empty", ""),
+    ({"problem": "How many?"}, "answer is empty", ""),
+    ({**ROW, "answer": True}, "wrong type", "bool True"),
+    ('{"problem": "How many?", "answer": NaN}', "not finite", ""),
+    ({**ROW, "images": ["none.png"]}, "no such image file", "image 1"),
+    ({**ROW, "images": ["a.png", "broken.jpg"]}, "cannot be read", "image 2 (broken.jpg)"),
+    ({**ROW, "images": ["large.png"]}, "too large", "100,000,000 pixels"),
+    ({**ROW, "images": ["../x.png"]}, "outside the image folder", ""),
+    ({**ROW, "images": ["http://example.org/a.png"]}, "nothing is fetched", ""),
+    ({**ROW, "images": [3]}, "image has the wrong type", "3"),
+    ({**ROW, "images": [{"bytes": "aGVsbG8="}]}, "image has the wrong type", "aGVsbG8="),
+    ({**ROW, "regions": [{"label": "left", "box": [10, 20, 30, 40]}]}, "not inside the image", "fractions"),
+    ({**ROW, "regions": [{"label": "left", "box": [0.5, 0, 0.5, 1]}]}, "not inside the image", ""),
+    ({**ROW, "regions": ["left"]}, "region has the wrong form", ""),
+    ({**ROW, "steps": "Look."}, "steps has the wrong type", ""),
+    ("[1, 2]", "a row is a JSON object", "list"),
+    ('{"problem": "How many?"', "invalid JSON", "one JSON object per line"),
+]
+
+
+@pytest.mark.parametrize(("row", "message", "detail"), BAD_ROWS)
+def test_a_bad_row_is_named(tmp_path, row, message, detail):
+    (tmp_path / "a.png").write_bytes(RED)
+    broken = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(broken, "JPEG")
+    (tmp_path / "broken.jpg").write_bytes(broken.getvalue()[:900])
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    text = failure(load_path, jsonl(tmp_path, {**ROW, "images": None}, row))
+    assert text.startswith("mine.jsonl, line 2") and message in text and detail in text
+
+
+def test_the_pixel_limit_is_an_argument(tmp_path):
+    (tmp_path / "a.png").write_bytes(RED)
+    path = jsonl(tmp_path, {**ROW, "images": ["a.png"]})
+    assert "at most 47 pixels" in failure(load_path, path, max_pixels=47)
+    assert load_path(path, max_pixels=48)
+
+
+def test_all_faults_come_together(tmp_path):
+    text = failure(load_path, jsonl(tmp_path, ROW, {"problem": "", "answer": ""}, "{", {**ROW, "id": "x"},
+                                    {**ROW, "id": "x"}))
+    assert text.startswith("4 faults in ")
+    for line in ("line 2: the question is empty", "line 2: the answer is empty", "line 3: invalid JSON",
+                 "line 5: the problem id is taken", "'x', already in mine.jsonl, line 4"):
+        assert line in text
+    text = failure(load_path, jsonl(tmp_path, *[{**ROW, "answer": ""}] * 25))
+    assert text.startswith("25 faults") and "line 10:" in text and "line 11:" not in text and "and 15 more" in text
+
+
+def test_parquet_faults_name_the_row(tmp_path):
+    pq.write_table(pa.table({"problem": ["a", "b"], "answer": ["1", ""], "image": [RED, b"junk"]}),
+                   tmp_path / "mine.parquet")
+    text = failure(load_path, tmp_path / "mine.parquet")
+    assert "mine.parquet, row 2: the answer is empty" in text and "mine.parquet, row 2: the image cannot" in text
+
+
+def test_columns(tmp_path):
+    path = jsonl(tmp_path, {"text": "How many?", "anwser": "3", "file": "a.png"})
+    (tmp_path / "a.png").write_bytes(RED)
+    text = failure(load_path, path)
+    assert "no column for question and answer" in text and "columns text, anwser, file" in text
+    assert "answer: anwser" in text
+    mapped = {"problem": "text", "answer": "anwser", "images": "file"}
+    assert load_path(path, columns=mapped)[0].images == (RED,)
+    assert "did you mean anwser?" in failure(load_path, path, columns={**mapped, "answer": "answer"})
+    assert "did you mean question?" in failure(load_path, path, columns={"questoin": "text"})
+
+    path = jsonl(tmp_path, {**ROW, "image_path": "a.png"})             # would otherwise be read as text only
+    assert "image_path" in failure(load_path, path)
+    assert load_path(path, columns={"images": "image_path"})[0].images == (RED,)
+    assert load_path(path, columns={"images": None})[0].images == ()
+
+
+def test_bad_files(tmp_path):
+    jsonl(tmp_path, ROW)
+    assert "did you mean" in failure(load_path, tmp_path / "mine.json")
+    assert "no rows" in failure(load_path, jsonl(tmp_path, "", name="empty.jsonl"))
+    pq.write_table(pa.table({"problem": pa.array([], pa.string()), "answer": pa.array([], pa.string())}),
+                   tmp_path / "empty.parquet")
+    assert "no rows" in failure(load_path, tmp_path / "empty.parquet")
+    for name, content, message in (("bad.parquet", "PAR1junk", "cannot be read as .parquet"),
+                                   ("bad.json", "[1,", "invalid JSON"), ("object.json", "{}", "one list of rows"),
+                                   ("mine.csv", "a,b", "not read")):
+        (tmp_path / name).write_text(content)
+        assert message in failure(load_path, tmp_path / name)
+    (tmp_path / "latin.jsonl").write_bytes('{"problem": "é", "answer": "1"}'.encode("latin-1"))
+    assert "line 1: invalid JSON" in failure(load_path, tmp_path / "latin.jsonl")
+    assert "must be positive" in failure(load_path, tmp_path / "mine.jsonl", limit=0)
+
+
+def test_damage_inside_a_parquet_file(tmp_path):
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"problem": [f"question {i}" for i in range(2000)], "answer": ["1"] * 2000}), path,
+                   compression="zstd", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    data[200:600] = bytes(400)
+    path.write_bytes(data)
+    assert "mine.parquet" in failure(load_path, path)
+
+
+def test_load_problems_by_name_or_path(tmp_path, monkeypatch):
+    path = jsonl(tmp_path, ROW, {**ROW, "answer": "4"})
+    assert [p.answer for p in load_problems(str(path), split=None, seed=0, count=1)] == ["3"]
+    text = failure(load_problems, "digit-gird", split="train", seed=0)
+    assert "did you mean digit-grid?" in text and ".jsonl/.json/.parquet file or folder" in text
+    assert f"did you mean {path}?" in failure(load_problems, str(path)[:-1], split=None, seed=0)
+    assert "save_to_disk" in failure(load_problems, "hiyouga/geometry3k", split="train", seed=0)
+    assert "takes no kinds" in failure(load_problems, str(path), split=None, seed=0, kinds=["x"])
+    assert "takes no columns" in failure(load_problems, "digit-grid", split="train", seed=0, columns={})
+
+    asked = {}
+
+    class Grid:
+        @staticmethod
+        def load(split, **options):
+            asked.update(options, split=split)
+            return [Problem("1", "q", (), "2")]
+
+    monkeypatch.setitem(sys.modules, "ptdpo_cli.datasets.digit_grid", Grid)
+    monkeypatch.setattr(adapters, "digit_grid", Grid, raising=False)
+    assert len(load_problems("digit-grid", split="test", seed=5, count=1, kinds=["row"])) == 1
+    assert asked == {"split": "test", "seed": 5, "count": 1, "kinds": ["row"]}
+
+
+def test_check_problems():
+    good = Problem("1", "q", (), "2")
+    check_problems([good])
+    assert "empty" in failure(check_problems, [])
+    assert "more than once" in failure(check_problems, [good, good])
+    assert "empty answer" in failure(check_problems, [Problem("1", "q", (), " ")])
+    assert "empty question" in failure(check_problems, [Problem("1", "", (), "2")])
