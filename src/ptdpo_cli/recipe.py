@@ -1,0 +1,269 @@
+"""Recipes: typed, strict YAML. Every setting, its default and its meaning stand here and nowhere else.
+
+A recipe is a YAML file with some of the sections below; what it leaves out has the default written here. `--set
+train.learning_rate=1e-5` overrides the file, flags override `--set`. Unknown keys are refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ptdpo_cli.errors import UsageError
+from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Model(Section):
+    """Which model is trained; a frozen copy of it is the reference and the teacher."""
+
+    path: str = "tiny-base"
+    """A folder in Hugging Face layout, a hub id, or `tiny-base` (shipped with the package)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+class Prompt(Section):
+    """How a problem is put to the model; the same for rollouts, teacher, training and evaluation."""
+
+    instruction: str = DEFAULT_INSTRUCTION
+    max_prompt_tokens: Positive = 4096
+    """A longer prompt is refused with its problem_id, never cut: cutting loses image tokens or the generation header."""
+
+
+class Data(Section):
+    """The problems, from a known data set or from a file of yours."""
+
+    name: str = "digit-grid"
+    """`digit-grid`, or a path to a .jsonl, .json or .parquet file or a folder."""
+    split: str = "train"
+    count: Positive | None = None
+    """digit-grid: how many problems to draw; files: read the first `count` rows."""
+    kinds: list[str] | None = None
+    """digit-grid: which kinds of question; null takes the default mix."""
+    columns: dict[str, str] | None = None
+    image_root: str | None = None
+    max_image_pixels: Positive = 50_000_000
+    """A larger picture is refused before it is decoded (decompression bombs)."""
+
+
+class Hints(Section):
+    """What the teacher reads beside the problem."""
+
+    source: Literal["regions+steps"] = "regions+steps"
+
+
+class Rollout(Section):
+    """G samples per problem from the current policy, question only."""
+
+    engine: Literal["hf"] = "hf"
+    problems_per_iteration: Positive = 384
+    """Paper: 384 prompts per rollout batch."""
+    rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
+    """Paper: 8 (ablations 5)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Paper: 0.99. Log-probs are of the full softmax whatever this is."""
+    max_new_tokens: Positive = 4096
+    problems_per_shard: Positive = 16
+    """Problems sampled together and finished together: the unit of work that a killed stage never repeats."""
+
+
+class Reward(Section):
+    """R = accuracy_weight · accuracy + format_weight · format."""
+
+    accuracy_weight: Annotated[float, Field(ge=0)] = 0.9
+    format_weight: Annotated[float, Field(ge=0)] = 0.1
+
+
+class Teacher(Section):
+    """score-ref: what the frozen teacher reads, and which rollouts it reads (the gate)."""
+
+    context: Literal["hint", "none", "shuffled", "blind"] = "hint"
+    """hint: the method. Controls: none (no hint), shuffled (another problem's hint), blind (hint, but no picture)."""
+    top_k: Positive = 100
+    """K of the support: top-K of the sampler ∪ top-K of the teacher. Paper: 100."""
+    max_group_accuracy: Fraction = 1.0
+    """τ_ptd: distil in groups whose accuracy is strictly below. Paper: 1.0."""
+    rollouts: Literal["failed", "all"] = "failed"
+    """failed: wrong rollouts of those groups (the paper); all: every rollout of those groups."""
+
+
+class Train(Section):
+    """loss = GRPO + distill_weight · JSD on gated tokens + kl_weight · KL to the reference (k3)."""
+
+    iterations: Positive = 200
+    updates_per_iteration: Positive = 1
+    """Optimizer steps per rollout batch. Paper: 384 / 128 = 3."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    warmup_updates: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: Annotated[float, Field(gt=0)] = 1e-8
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    distill_weight: Annotated[float, Field(ge=0)] = 0.5
+    """λ. Paper: 5e-2 (2B, 8B), 5e-1 (4B). 0 is plain GRPO."""
+    distill_beta: Fraction = 0.5
+    """β of the generalised Jensen-Shannon divergence; 0: KL(teacher ‖ student), 1: KL(student ‖ teacher)."""
+    distill_reduction: Literal["token", "group"] = "token"
+    """token: mean over the gated tokens of the step (eq. 11); group: token mean per problem, then mean (eq. 80)."""
+    kl_weight: Annotated[float, Field(ge=0)] = 1e-2
+    """β of the KL term. Paper: 1e-2."""
+    kl_in_gated_groups: bool = True
+    """The released code drops the KL term wherever it distils; the paper does not."""
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    clip_high: Annotated[float, Field(gt=0)] = 0.3
+    """0.2 / 0.3 as in the released scripts."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
+    ratio: Literal["token", "sequence"] = "token"
+    """sequence: GSPO; its clip bounds are of the order of 3e-4 / 4e-4."""
+    reduction: Literal["token", "sequence"] = "token"
+    """token: mean over all response tokens of the step; sequence: mean over responses of each one's token mean."""
+    advantage_scale: Literal["std", "none"] = "std"
+    tokens_per_micro_batch: Positive = 16_384
+    """Padded tokens that go through the model at once; the result does not depend on it."""
+    logits_per_chunk: Positive = 50_000_000
+    """Response tokens × vocabulary whose logits are held at once."""
+    freeze_vision: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_every: Positive = 25
+    keep_checkpoints: Positive = 2
+    keep_iterations: Positive = 2
+    """Rollouts and scores of the last N iterations stay on disk; the metrics of all do."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
+
+
+class Eval(Section):
+    """Question-only evaluation: one greedy answer and n samples per problem."""
+
+    split: str = "test"
+    count: Positive | None = None
+    greedy: bool = True
+    samples: Annotated[int, Field(ge=0)] = 8
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Positive = 4096
+    problems_per_shard: Positive = 64
+    bootstrap_resamples: Positive = 10_000
+
+
+class Recipe(Section):
+    """All of it. A stage's artifacts are keyed by the sections that the stage reads, and by nothing else."""
+
+    seed: int = 0
+    run: str | None = None
+    """Where artifacts go; default runs/<recipe's name>."""
+    model: Model = Model()
+    prompt: Prompt = Prompt()
+    data: Data = Data()
+    hints: Hints = Hints()
+    rollout: Rollout = Rollout()
+    reward: Reward = Reward()
+    teacher: Teacher = Teacher()
+    train: Train = Train()
+    eval: Eval = Eval()
+    sft: dict | None = None
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.train.distill_weight > 0
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.train.kl_weight > 0
+
+
+def recipes_folder() -> Path:
+    """`recipes/` of the checkout, or the copy inside an installed wheel."""
+    here = Path(__file__).resolve()
+    return next((p for p in (here.parent / "recipes", here.parents[2] / "recipes") if p.is_dir()), here.parent)
+
+
+def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a YAML file (None: all defaults) with `section.key=value` overrides; UsageError on any fault."""
+    tree = _read_yaml(_find(path)) if path is not None else {}
+    if path is not None:
+        tree.setdefault("run", f"runs/{Path(path).stem}")
+    for override in overrides:
+        _set(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError(
+            "\n".join(_explain(fault) for fault in error.errors()),
+            hint=f"see the keys and defaults with `ptdpo train {f'--recipe {path} ' if path else ''}--dry-run`",
+        ) from None
+
+
+def _find(path: str | Path) -> Path:
+    for candidate in (Path(path), recipes_folder() / Path(path).name):
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(p.relative_to(recipes_folder())) for p in recipes_folder().rglob("*.yaml"))
+    raise UsageError(f"no recipe at {path}", hint=f"shipped recipes: {', '.join(known)}")
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {error}".replace("\n", " ")) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path} is not a recipe", expected="a mapping of sections", found=type(tree).__name__)
+    return tree
+
+
+def _set(tree: dict, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise UsageError("--set takes section.key=value", found=override)
+    *sections, key = dotted.split(".")
+    for section in sections:
+        if tree.setdefault(section, {}) is None:
+            tree[section] = {}
+        tree = tree[section]
+        if not isinstance(tree, dict):
+            raise UsageError(f"--set {override}: {section} is not a section")
+    try:
+        tree[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        tree[key] = text
+
+
+def _explain(fault: dict) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        return f"{where}: {fault['msg'].lower()} (found {fault['input']!r})"
+    *sections, key = fault["loc"]
+    model: type[BaseModel] = Recipe
+    for section in sections:
+        model = model.model_fields[section].annotation
+    here = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0.5)
+    place = f"section {'.'.join(map(str, sections))}" if sections else "the top level"
+    if here:
+        return f"unknown key {where}; the nearest key of {place} is {here[0]}"
+    everywhere = {
+        name: f"{section}.{name}"
+        for section, field in Recipe.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for name in field.annotation.model_fields
+    }
+    near = difflib.get_close_matches(str(key), everywhere, n=1, cutoff=0.6)
+    return f"unknown key {where}" + (
+        f"; did you mean {everywhere[near[0]]}?" if near else f"; {place} has {', '.join(model.model_fields)}"
+    )

@@ -1,0 +1,78 @@
+"""Student and teacher prompts of a run's problems, built once and shared by every stage of an iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+
+from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.engines import draw_seed
+from ptdpo_cli.models.inputs import Context, Prompt, build_prompts
+from ptdpo_cli.models.load import Policy
+from ptdpo_cli.recipe import Recipe
+
+# Prompts kept at once; a prompt holds its picture's patches, so an unbounded cache would hold the whole data set.
+_CACHED_PROMPTS = 2048
+_SHUFFLE_CANDIDATES = 8
+
+
+class PromptBook:
+    """problem_id -> Prompt, for the student (question only) and for the teacher (recipe key teacher.context)."""
+
+    def __init__(self, recipe: Recipe, policy: Policy, problems: Iterable[Problem], hints: dict[str, str] | None = None):
+        self.recipe = recipe
+        self.policy = policy
+        self.problems = {problem.problem_id: problem for problem in problems}
+        self.hints = hints or {}
+        self._built: dict[tuple[str, bool], Prompt] = {}
+
+    def students(self, problem_ids: Iterable[str]) -> list[Prompt]:
+        """Question and pictures; no hint can get in, because none is handed to the template."""
+        return self._prompts(problem_ids, teacher=False)
+
+    def teachers(self, problem_ids: Iterable[str]) -> list[Prompt]:
+        """The same problems with what `teacher.context` adds or takes away."""
+        return self._prompts(problem_ids, teacher=True)
+
+    def has_teacher(self, problem_id: str) -> bool:
+        """Whether there is a teacher for this problem: without a hint the problem gets plain GRPO."""
+        return self.recipe.teacher.context == "none" or problem_id in self.hints
+
+    def _prompts(self, problem_ids: Iterable[str], *, teacher: bool) -> list[Prompt]:
+        keys = [(problem_id, teacher) for problem_id in problem_ids]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._built]
+        if missing:
+            if len(self._built) + len(missing) > _CACHED_PROMPTS:
+                self._built = {key: self._built[key] for key in keys if key in self._built}
+            contexts = [self._context(problem_id, teacher=teacher) for problem_id, _ in missing]
+            settings = self.recipe.prompt
+            built = build_prompts(
+                self.policy, contexts, instruction=settings.instruction, max_tokens=settings.max_prompt_tokens,
+                max_pixels=self.recipe.data.max_image_pixels,
+            )
+            self._built.update(zip(missing, built, strict=True))
+        return [self._built[key] for key in keys]
+
+    def _context(self, problem_id: str, *, teacher: bool) -> Context:
+        problem = self.problems[problem_id]
+        images, hint = problem.images, None
+        if teacher:
+            kind = self.recipe.teacher.context
+            hint = {"none": None, "shuffled": self._other_hint(problem_id)}.get(kind, self.hints.get(problem_id))
+            images = () if kind == "blind" else images
+        return Context(problem_id, problem.question, images, hint)
+
+    @cached_property
+    def _hint_texts(self) -> list[str]:
+        return [self.hints[problem_id] for problem_id in sorted(self.hints)]
+
+    def _other_hint(self, problem_id: str) -> str | None:
+        """Another problem's hint, of like length (a control must not differ in prompt length), drawn by name."""
+        own = self.hints.get(problem_id)
+        if own is None or self.recipe.teacher.context != "shuffled":
+            return None
+        random = np.random.default_rng(draw_seed(self.recipe.seed, "shuffled-hint", problem_id))
+        others = [text for text in random.permutation(self._hint_texts).tolist() if text != own][:_SHUFFLE_CANDIDATES]
+        return min(others, key=lambda text: abs(len(text) - len(own)), default=None)

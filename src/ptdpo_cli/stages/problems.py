@@ -1,0 +1,78 @@
+"""problems: the normalised problem table of a run, with every picture stored once.
+
+Made by whichever stage first needs it; all later stages read it instead of the data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ptdpo_cli.artifacts.images import ImageReader
+from ptdpo_cli.artifacts.problems import problem_from_row, problems_table
+from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.datasets import load_problems
+from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.stages.plan import Plan
+
+# Rows of one Parquet shard; the pictures of a shard lie beside it.
+_SHARD_ROWS = 2048
+
+
+def plan_problems(recipe: Recipe, run: Path, *, split: str | None = None, count: int | None = None) -> Plan:
+    """The problems of one split; a local file counts with the hash of its bytes, so an edited file is another input."""
+    section = recipe.data.model_dump() | {"split": split or recipe.data.split, "count": count or recipe.data.count}
+    return Plan(run, "problems", "problems", section, inputs=_file_hashes(recipe.data.name), seed=recipe.seed)
+
+
+def make_problems(recipe: Recipe, plan: Plan, *, force: bool = False) -> Artifact:
+    """Load, check and store the problems of a plan, unless they are already there."""
+    if not force and (done := plan.finished()):
+        return done
+    problems = load(recipe, plan)
+    with plan.writer(force=force) as writer:
+        for shard, start in enumerate(range(0, len(problems), _SHARD_ROWS)):
+            if not writer.has_shard(shard):
+                rows, images = problems_table(problems[start : start + _SHARD_ROWS])
+                writer.write_shard(shard, tables={"problems": rows, "images": images}, counts={"problems": len(rows)})
+        return writer.finish()
+
+
+def load(recipe: Recipe, plan: Plan) -> list[Problem]:
+    """The problems themselves, read and checked; nothing is written."""
+    data = recipe.data
+    return load_problems(
+        data.name,
+        split=plan.section["split"],
+        seed=recipe.seed,
+        count=plan.section["count"],
+        kinds=data.kinds,
+        columns=data.columns,
+        image_root=data.image_root,
+        max_pixels=data.max_image_pixels,
+    )
+
+
+def read_problems(artifact: Artifact) -> list[Problem]:
+    """The problems of an artifact, in order."""
+    images = ImageReader(artifact)
+    return [problem_from_row(row, images) for row in artifact.table("problems").to_pylist()]
+
+
+def _file_hashes(name: str) -> dict[str, str]:
+    """Content hashes of a local data set's own files; pictures that it names by path are hashed when they are stored."""
+    path = Path(name)
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".json", ".parquet", ".arrow"))
+    else:
+        files = []
+    hashes = {}
+    for file in files:
+        with file.open("rb") as stream:
+            hashes[file.name if path.is_file() else str(file.relative_to(path))] = hashlib.file_digest(
+                stream, "sha256"
+            ).hexdigest()
+    return hashes

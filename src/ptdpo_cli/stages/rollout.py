@@ -1,0 +1,165 @@
+"""rollout: G samples per problem from the current policy, which sees the question and the pictures and never a hint.
+
+Reads the problems and a policy; writes token ids, sampler log-probs and top-K ids, text, and the verdict on each sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ptdpo_cli.artifacts.schemas import ROLLOUTS
+from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.artifacts.tensors import offsets_of, split
+from ptdpo_cli.engines import Engine, Request, Sample, Sampling, draw_seed
+from ptdpo_cli.errors import PtdpoError
+from ptdpo_cli.models.load import Policy
+from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.rewards import grade
+from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled response and its verdict."""
+
+    rollout_id: str
+    problem_id: str
+    token_ids_T: np.ndarray
+    sampler_logprobs_T: np.ndarray
+    sampler_top_ids_TK: np.ndarray
+    accuracy: float
+    reward: float
+    finish_reason: str
+
+
+def problems_of_iteration(problem_ids: list[str], iteration: int, *, per_iteration: int, seed: int) -> list[str]:
+    """The problems of one iteration: whole epochs of a seeded shuffle, so that any iteration can be drawn on its own."""
+    per_iteration = min(per_iteration, len(problem_ids))
+    epoch, step = divmod(iteration, len(problem_ids) // per_iteration)
+    order = np.random.default_rng(draw_seed(seed, "problem-order", epoch)).permutation(len(problem_ids))
+    return [problem_ids[i] for i in order[step * per_iteration : (step + 1) * per_iteration]]
+
+
+def plan_rollout(
+    recipe: Recipe, run: Path, problems: Artifact, policy_hashes: dict[str, str], *, iteration: int = 0, limit: int | None = None
+) -> Plan:
+    section = {
+        "rollout": recipe.rollout.model_dump(),
+        "prompt": recipe.prompt.model_dump(),
+        "reward": recipe.reward.model_dump(),
+        "top_ids": recipe.teacher.top_k if recipe.needs_teacher else 0,
+        "iteration": iteration,
+        "limit": limit,
+    }
+    return Plan(
+        run, "rollouts", "rollout", section,
+        inputs={"problems": problems.manifest.content_hash},
+        seed=recipe.seed,
+        model=policy_hashes,
+        policy_hash=policy_hashes["weights"],
+    )
+
+
+def make_rollouts(
+    recipe: Recipe, plan: Plan, book: PromptBook, engine: Engine, policy: Policy,
+    *, force: bool = False, progress: Progress = no_progress,
+) -> Artifact:
+    """Sample and grade the rollouts of one iteration, shard by shard."""
+    if not force and (done := plan.finished()):
+        return done
+    settings = recipe.rollout
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, plan.section["top_ids"])
+    iteration, n_rollouts = plan.section["iteration"], settings.rollouts_per_problem
+    chosen = problems_of_iteration(
+        list(book.problems), iteration, per_iteration=settings.problems_per_iteration, seed=recipe.seed
+    )[: plan.section["limit"]]
+    with plan.writer(force=force) as writer:
+        for shard, start in enumerate(range(0, len(chosen), settings.problems_per_shard)):
+            progress(start, len(chosen), "sampling")
+            if writer.has_shard(shard):
+                continue
+            ids = chosen[start : start + settings.problems_per_shard]
+            requests = [
+                Request(prompt, draw_seed(recipe.seed, "rollout", iteration, prompt.problem_id, g))
+                for prompt in book.students(ids)
+                for g in range(n_rollouts)
+            ]
+            samples = engine.sample(requests, sampling)
+            rows = [
+                _row(recipe, book, request, sample, g % n_rollouts, policy)
+                for g, (request, sample) in enumerate(zip(requests, samples, strict=True))
+            ]
+            writer.write_shard(
+                shard,
+                tables={"rollouts": pa.Table.from_pylist(rows, schema=ROLLOUTS)},
+                tensors={"rollouts": _tensors(samples)},
+                counts={
+                    "problems": len(ids),
+                    "rollouts": len(rows),
+                    "tokens": sum(row["response_tokens"] for row in rows),
+                    "correct": sum(row["accuracy"] == 1 for row in rows),
+                    "truncated": sum(row["finish_reason"] == "length" for row in rows),
+                },
+            )
+        progress(len(chosen), len(chosen), "sampling")
+        return writer.finish()
+
+
+def _row(recipe: Recipe, book: PromptBook, request: Request, sample: Sample, index: int, policy: Policy) -> dict:
+    problem = book.problems[request.prompt.problem_id]
+    refuse_media_tokens(sample.token_ids_T, policy, where=problem.problem_id)
+    text = policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True)
+    verdict = grade(
+        text, problem.answer, truncated=sample.finish_reason == "length", answer_type=problem.answer_type,
+        accuracy_weight=recipe.reward.accuracy_weight, format_weight=recipe.reward.format_weight,
+    )
+    return {
+        "rollout_id": f"{problem.problem_id}/{index}",
+        "problem_id": problem.problem_id,
+        "rollout": index,
+        "text": text,
+        "finish_reason": sample.finish_reason,
+        "prompt_tokens": len(request.prompt),
+        "image_tokens": request.prompt.n_image_tokens,
+        "response_tokens": len(sample.token_ids_T),
+        "extracted": verdict.extracted,
+        "accuracy": verdict.accuracy,
+        "format": verdict.format,
+        "reward": verdict.reward,
+    }
+
+
+def refuse_media_tokens(token_ids_T: np.ndarray, policy: Policy, *, where: str) -> None:
+    """A response that holds an image token would be read as one more picture by every later forward."""
+    if np.isin(token_ids_T, policy.media_ids).any():
+        raise PtdpoError(
+            f"problem {where}: the engine sampled a media token",
+            hint="the engine must mask the policy's media ids; this is a fault of the engine, not of the data",
+        )
+
+
+def _tensors(samples: list[Sample]) -> dict[str, np.ndarray]:
+    return {
+        "offsets": offsets_of([len(s.token_ids_T) for s in samples]),
+        "token_ids": np.concatenate([s.token_ids_T for s in samples]),
+        "sampler_logprobs": np.concatenate([s.logprobs_T for s in samples]),
+        "sampler_top_ids": np.concatenate([s.top_ids_TK for s in samples]),
+    }
+
+
+def read_rollouts(artifact: Artifact) -> Iterator[list[Rollout]]:
+    """The rollouts of an artifact, one list per shard; a problem's group is never split over shards."""
+    for shard in range(artifact.shards()):
+        rows = artifact.shard_table("rollouts", shard).to_pylist()
+        tensors = artifact.tensors("rollouts", shard)
+        ragged = [split(tensors[name], tensors["offsets"]) for name in ("token_ids", "sampler_logprobs", "sampler_top_ids")]
+        yield [
+            Rollout(r["rollout_id"], r["problem_id"], ids, logprobs, top, r["accuracy"], r["reward"], r["finish_reason"])
+            for r, ids, logprobs, top in zip(rows, *ragged, strict=True)
+        ]

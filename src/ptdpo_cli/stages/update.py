@@ -1,0 +1,295 @@
+"""One optimizer step: loss = GRPO + λ · Σ_gated JSD / N_gated + β · KL to the reference, and its gradient.
+
+Every sum is divided by a count over the whole step, handed in before the first backward: how the rows are cut into
+micro-batches, padded or ordered changes nothing.
+
+Shapes: B rows, T response tokens (padded), N packed response tokens, S support ids, C = S + 1, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ptdpo_cli.errors import PtdpoError
+from ptdpo_cli.models.inputs import Prompt, build_batch
+from ptdpo_cli.models.logprobs import (
+    chunks,
+    entropy,
+    in_token_batches,
+    response_hidden,
+    response_logits,
+    token_logprobs,
+)
+from ptdpo_cli.models.load import Policy
+from ptdpo_cli.objectives import clipped_surrogate, coarse_logprobs, jensen_shannon, k3
+from ptdpo_cli.recipe import Train
+from ptdpo_cli.stages.rollout import Rollout
+from ptdpo_cli.stages.score_ref import Score
+
+# A divergence this large with a gradient this small relative to it is not learning, it is a fault.
+_POSITIVE_DIVERGENCE = 1e-6
+_ZERO_GRADIENT = 1e-9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rollout with all that the loss needs of it."""
+
+    prompt: Prompt
+    rollout: Rollout
+    score: Score | None
+    advantage: float
+    is_group_gated: bool
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.rollout.token_ids_T)
+
+    @property
+    def is_gated(self) -> bool:
+        return self.score is not None and self.score.support_TS is not None
+
+
+@dataclass(frozen=True)
+class Denominators:
+    """Counts over the whole optimizer step, one per term of the loss."""
+
+    tokens: int
+    rows: int
+    gated_tokens: int
+    gated_tokens_of: dict[str, int]     # problem_id -> gated tokens of its group
+    problems: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Denominators:
+        gated_of: dict[str, int] = {}
+        for row in rows:
+            if row.is_gated:
+                problem_id = row.rollout.problem_id
+                gated_of[problem_id] = gated_of.get(problem_id, 0) + row.n_tokens
+        return cls(
+            sum(row.n_tokens for row in rows), len(rows), sum(gated_of.values()), gated_of,
+            len({row.rollout.problem_id for row in rows}),
+        )
+
+
+def accumulate_gradients(policy: Policy, rows: Sequence[Row], train: Train, *, temperature: float) -> dict[str, float]:
+    """Add the gradient of the step's loss to the parameters, micro-batch by micro-batch, and return its metrics.
+
+    Errors: PtdpoError when a loss is not finite, or the distillation term is positive with a gradient of zero.
+    """
+    whole = Denominators.of(rows)
+    lengths = [len(row.prompt) + row.n_tokens for row in rows]
+    totals: dict[str, float] = {}
+    tokenwise: dict[str, list[np.ndarray]] = {}
+    for indices in in_token_batches(lengths, train.tokens_per_micro_batch):
+        sums, values = _micro_batch(policy, [rows[i] for i in indices], whole, train, temperature)
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + value
+        for name, value in values.items():
+            tokenwise.setdefault(name, []).append(value)
+    return _metrics(totals, {name: np.concatenate(parts) for name, parts in tokenwise.items()}, whole, train)
+
+
+def _micro_batch(policy: Policy, rows: list[Row], whole: Denominators, train: Train, temperature: float):
+    responses = [torch.from_numpy(row.rollout.token_ids_T) for row in rows]
+    batch = build_batch(policy.model, [row.prompt for row in rows], responses, pad_id=policy.tokenizer.pad_token_id)
+    hidden_NH = response_hidden(policy.model, batch)
+    hidden_NH.retain_grad()
+    gated_N, support_GS, teacher_GC, weights_G = _gated_tokens(rows, whole, train, hidden_NH)
+    logprobs_N, entropy_N, student_GC = _head(
+        policy, hidden_NH, batch.response_ids_N, gated_N, support_GS, temperature, train.logits_per_chunk
+    )
+    mask_BT = _response_mask(rows, hidden_NH.device)
+    logprobs_BT = _padded(logprobs_N, mask_BT)
+    old_BT = _padded(_packed(rows, lambda row: row.rollout.sampler_logprobs_T, logprobs_N), mask_BT)
+    advantages_BT = torch.tensor([row.advantage for row in rows]).to(logprobs_BT)[:, None].expand_as(logprobs_BT)
+
+    loss_BT = clipped_surrogate(
+        logprobs_BT, old_BT, advantages_BT, clip_low=train.clip_low, clip_high=train.clip_high, ratio=train.ratio,
+        mask_BT=mask_BT, dual_clip=train.dual_clip,
+    )
+    if train.reduction == "sequence":
+        policy_gradient = (loss_BT.sum(1) / mask_BT.sum(1)).sum() / whole.rows
+    else:
+        policy_gradient = loss_BT.sum() / whole.tokens
+    terms = {"policy_gradient": policy_gradient}
+    values = {"entropy": entropy_N, "log_ratio": (logprobs_N - old_BT[mask_BT]).detach()}
+    sums = {"clipped_tokens": _clipped(logprobs_BT, old_BT, advantages_BT, mask_BT, train)}
+
+    if train.distill_weight > 0 and bool(gated_N.any()):
+        divergence_G = jensen_shannon(student_GC, teacher_GC, beta=train.distill_beta)
+        terms["distill"] = train.distill_weight * (divergence_G * weights_G).sum()
+        values |= {"divergence": divergence_G.detach(), **_student_on_teacher_top(student_GC, teacher_GC)}
+    if train.kl_weight > 0:
+        reference_BT = _padded(_packed(rows, lambda row: row.score.reference_logprobs_T, logprobs_N), mask_BT)
+        in_kl_B1 = torch.tensor([train.kl_in_gated_groups or not row.is_group_gated for row in rows])[:, None]
+        kl_BT = k3(logprobs_BT, reference_BT, mask_BT=mask_BT & in_kl_B1.to(mask_BT.device))
+        terms["kl"] = train.kl_weight * kl_BT.sum() / whole.tokens
+        sums["kl_nats"] = float(kl_BT.detach().sum())
+    sums |= _backward(terms, hidden_NH)
+    return sums, {name: value.float().cpu().numpy() for name, value in values.items()}
+
+
+def _head(policy, hidden_NH, ids_N, gated_N, support_GS, temperature, logits_per_chunk):
+    """Per-token numbers from the hidden states; (N, V) exists for one chunk at a time, forward and backward.
+
+    -> logprobs_N, entropy_N (no gradient), student_GC on the support of the gated tokens.
+    """
+
+    def chunk(hidden_nH, ids_n, gated_n, support_gS):
+        logits_nV = response_logits(policy.model, hidden_nH, media_ids=policy.media_ids, temperature=temperature)
+        with torch.no_grad():
+            entropy_n = entropy(logits_nV)
+        return token_logprobs(logits_nV, ids_n), entropy_n, coarse_logprobs(logits_nV[gated_n], support_gS)
+
+    vocabulary = policy.model.config.get_text_config().vocab_size
+    slices = list(chunks(len(hidden_NH), vocabulary, logits_per_chunk))
+    first_gated = torch.cat([gated_N.new_zeros(1, dtype=torch.long), gated_N.long().cumsum(0)]).tolist()
+    parts = []
+    for where in slices:
+        inputs = (
+            hidden_NH[where], ids_N[where], gated_N[where],
+            support_GS[first_gated[where.start] : first_gated[where.stop]],
+        )
+        # One chunk fits by definition; with several, each is recomputed in its own backward and then forgotten.
+        parts.append(chunk(*inputs) if len(slices) == 1 else checkpoint(chunk, *inputs, use_reentrant=False))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _gated_tokens(rows: list[Row], whole: Denominators, train: Train, like: torch.Tensor):
+    """Which packed tokens are gated, with their support, the teacher's log-probs and their weight in the loss.
+
+    -> gated_N, support_GS (−1 pads), teacher_GC (−inf pads before the tail), weights_G; G gated tokens here.
+    """
+    gated_N = torch.cat([torch.full((row.n_tokens,), row.is_gated) for row in rows]).to(like.device)
+    gated = [row for row in rows if row.is_gated]
+    if train.distill_weight == 0 or not gated:
+        empty = torch.zeros(0, 0, dtype=torch.long, device=like.device)
+        return torch.zeros_like(gated_N), empty, like.new_zeros(0, 1), like.new_zeros(0)
+    width = max(row.score.support_TS.shape[1] for row in gated)
+    n_tokens = sum(row.n_tokens for row in gated)
+    support_GS = np.full((n_tokens, width), -1, np.int64)
+    teacher_GC = np.full((n_tokens, width + 1), -np.inf, np.float32)
+    weights_G = np.empty(n_tokens)
+    start = 0
+    for row in gated:
+        stop, own = start + row.n_tokens, row.score.support_TS.shape[1]
+        support_GS[start:stop, :own] = row.score.support_TS
+        teacher_GC[start:stop, :own] = row.score.teacher_logprobs_TC[:, :-1]
+        teacher_GC[start:stop, -1] = row.score.teacher_logprobs_TC[:, -1]
+        weights_G[start:stop] = 1 / _share(row, whole, train)
+        start = stop
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return (
+        gated_N,
+        torch.from_numpy(support_GS).to(like.device),
+        torch.from_numpy(teacher_GC).to(like.device, dtype),
+        torch.from_numpy(weights_G).to(like.device, dtype),
+    )
+
+
+def _share(row: Row, whole: Denominators, train: Train) -> int:
+    """What a gated token's divergence is divided by: eq. 11, or eq. 80 per problem."""
+    if train.distill_reduction == "token":
+        return whole.gated_tokens
+    return whole.problems * whole.gated_tokens_of[row.rollout.problem_id]
+
+
+def _backward(terms: dict[str, torch.Tensor], hidden_NH: torch.Tensor) -> dict[str, float]:
+    """Back-propagate the sum of the terms; value and squared gradient norm of each, at the last hidden states.
+
+    There every term's gradient is cheap to tell apart; the policy gradient's is what the others leave of the whole.
+    """
+    sums = {f"loss_{name}": float(term.detach()) for name, term in terms.items()}
+    gradients = {
+        name: torch.autograd.grad(term, hidden_NH, retain_graph=True)[0]
+        for name, term in terms.items()
+        if name != "policy_gradient"
+    }
+    sum(terms.values()).backward()
+    gradients["policy_gradient"] = hidden_NH.grad - sum(gradients.values())
+    return sums | {f"squared_gradient_{name}": float(g.double().square().sum()) for name, g in gradients.items()}
+
+
+@torch.no_grad()
+def _clipped(logprobs_BT, old_BT, advantages_BT, mask_BT, train: Train) -> float:
+    """Tokens whose clip is active: outside the range on the side that the advantage pushes to."""
+    ratio_BT = (logprobs_BT - old_BT).exp()
+    high_BT = (advantages_BT > 0) & (ratio_BT > 1 + train.clip_high)
+    low_BT = (advantages_BT < 0) & (ratio_BT < 1 - train.clip_low)
+    return float(((high_BT | low_BT) & mask_BT).sum())
+
+
+@torch.no_grad()
+def _student_on_teacher_top(student_GC: torch.Tensor, teacher_GC: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The student's probability of the teacher's best support token, and where the two disagree on the best one."""
+    teacher_top_G1 = teacher_GC[:, :-1].argmax(1, keepdim=True)
+    disagree_G = teacher_top_G1[:, 0] != student_GC[:, :-1].argmax(1)
+    return {"student_on_teacher_top": student_GC.gather(1, teacher_top_G1)[:, 0].exp(), "disagrees": disagree_G}
+
+
+def _metrics(totals: dict[str, float], values: dict[str, np.ndarray], whole: Denominators, train: Train) -> dict[str, float]:
+    loss = sum(value for name, value in totals.items() if name.startswith("loss_"))
+    if not np.isfinite(loss):
+        raise PtdpoError("the loss is not finite", found=f"{loss}", hint="lower train.learning_rate; the last checkpoint is whole")
+    metrics = {"loss": loss} | {name.replace("loss_", "loss/"): v for name, v in totals.items() if name.startswith("loss_")}
+    for name, value in totals.items():
+        if name.startswith("squared_gradient_"):
+            metrics[name.replace("squared_gradient_", "grad_norm/")] = float(np.sqrt(value))
+    metrics["entropy"] = float(values["entropy"].mean())
+    metrics["clip_fraction"] = totals["clipped_tokens"] / whole.tokens
+    metrics["sampler_mismatch"] = float(np.abs(values["log_ratio"]).mean())
+    if "kl_nats" in totals:
+        metrics["kl"] = totals["kl_nats"] / whole.tokens
+    metrics["gated_tokens"] = whole.gated_tokens
+    if "divergence" in values:
+        _require_gradient(totals)
+        metrics |= _divergence_metrics(values)
+    return metrics
+
+
+def _require_gradient(totals: dict[str, float]) -> None:
+    value, norm = totals["loss_distill"], np.sqrt(totals["squared_gradient_distill"])
+    if value > _POSITIVE_DIVERGENCE and norm <= _ZERO_GRADIENT * value:
+        raise PtdpoError(
+            "the distillation term is positive but its gradient is zero: it would be logged and teach nothing",
+            expected="a gradient norm above 0",
+            found=f"term {value:.3g}, gradient norm {norm:.3g}",
+            hint="a changed divergence detaches the student, or the student gives the teacher's tokens no probability "
+            "at all; look at distill/student_on_teacher_top in metrics.jsonl",
+        )
+
+
+def _divergence_metrics(values: dict[str, np.ndarray]) -> dict[str, float]:
+    disagrees = values["disagrees"].astype(bool)
+    metrics = {
+        "distill/jsd": float(values["divergence"].mean()),
+        "distill/share_above_0.6": float((values["divergence"] > 0.6).mean()),
+        "distill/student_on_teacher_top": float(np.median(values["student_on_teacher_top"])),
+        "distill/disagreement": float(disagrees.mean()),
+    }
+    if disagrees.any():
+        metrics["distill/student_on_teacher_top_where_they_disagree"] = float(
+            np.median(values["student_on_teacher_top"][disagrees])
+        )
+    return metrics
+
+
+def _response_mask(rows: list[Row], device) -> torch.Tensor:
+    lengths_B1 = torch.tensor([row.n_tokens for row in rows])[:, None]
+    return (torch.arange(int(lengths_B1.max())) < lengths_B1).to(device)
+
+
+def _padded(values_N: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Packed tokens back to (B, T), zeros on padding; differentiable."""
+    return values_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, values_N)
+
+
+def _packed(rows: list[Row], of, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([of(row) for row in rows])).to(like)
