@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -244,6 +245,9 @@ def test_bad_files(tmp_path):
         assert message in failure(load_path, tmp_path / name)
     (tmp_path / "latin.jsonl").write_bytes('{"problem": "é", "answer": "1"}'.encode("latin-1"))
     assert "line 1: invalid JSON" in failure(load_path, tmp_path / "latin.jsonl")
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    assert "line 1: invalid JSON" in failure(load_path, tmp_path / "deep.jsonl")
+    assert "line 1: the question is empty" in failure(load_path, jsonl(tmp_path, {}, name="none.jsonl"))
     assert "must be positive" in failure(load_path, tmp_path / "mine.jsonl", limit=0)
 
 
@@ -288,3 +292,18 @@ def test_check_problems():
     assert "more than once" in failure(check_problems, [good, good])
     assert "empty answer" in failure(check_problems, [Problem("1", "q", (), " ")])
     assert "empty question" in failure(check_problems, [Problem("1", "", (), "2")])
+
+
+def test_the_example_and_the_faults_in_the_documentation(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    line = text.split("```json\n")[1].split("\n```")[0]
+    shown = text.split("## Errors")[1].split("```\n")[1].strip()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "till-1.png").write_bytes(RED)
+    problem, = load_path(jsonl(tmp_path, line, name="my.jsonl"))
+    assert (problem.answer, problem.answer_type, len(problem.steps), len(problem.regions)) == ("3.20", "float", 2, 1)
+
+    jsonl(tmp_path, line, {"problem": "How much?", "answer": ""}, {**ROW, "images": ["pictures/till-3.png"]},
+          '{"problem": "How much?" ', json.loads(line), name="my.jsonl")
+    assert failure(load_path, "my.jsonl").replace(str(tmp_path.resolve()), "/data") == shown

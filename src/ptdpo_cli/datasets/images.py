@@ -69,10 +69,10 @@ def read_image_file(path: str, root: Path, *, where: str, max_bytes: int = MAX_B
         file = (root / path).resolve()
         if not file.is_relative_to(root):
             raise UsageError(f"{where}: the image lies outside the image folder", expected=f"a path inside {root}",
-                             found=_short(path), hint="set image_root to the folder that holds all images")
+                             found=_short(path), hint="set data.image_root to the folder that holds all images")
         if not file.is_file():          # also keeps a FIFO or a device from blocking the read
             raise UsageError(f"{where}: no such image file", expected=str(file), found="a folder" if file.is_dir() else
-                             "nothing there", hint="paths start at image_root, by default the data file's folder")
+                             "nothing there", hint="paths start at data.image_root, by default the data file's folder")
         if (size := file.stat().st_size) > max_bytes:
             raise _too_long(f"{where} ({_short(path)})", size, max_bytes)
         return file.read_bytes()
@@ -98,7 +98,7 @@ def _open(data: bytes, where: str, max_pixels: int, max_bytes: int) -> Image.Ima
     if width * height > max_pixels:
         raise UsageError(f"{where}: the image is too large", expected=f"at most {max_pixels:,} pixels",
                          found=f"{width:,} x {height:,} = {width * height:,} pixels",
-                         hint="scale the image down, or raise max_pixels if you trust the file")
+                         hint="scale the image down, or raise data.max_image_pixels if you trust the file")
     return image
 
 

@@ -45,7 +45,7 @@ _MEDIA_NAME = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)
 _SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?$")
 _SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 
-Rows = Iterable[tuple[int, str, dict]]                      # row number, where ("mine.jsonl, line 3"), values
+Row = tuple[int, str, dict | UsageError]                    # number, where ("mine.jsonl, line 3"), values or fault
 
 
 def load_path(path, *, split: str | None = None, columns: dict | None = None, image_root=None,
@@ -71,12 +71,13 @@ def load_path(path, *, split: str | None = None, columns: dict | None = None, im
         remaining = None if limit is None else limit - n_rows
         if remaining == 0:
             break
-        names, read = _table(file, remaining, faults)
-        if not names:
-            continue
-        roles = _roles(names, columns or {}, file.name)
+        names, read = _table(file, remaining)
+        roles = _roles(names, columns or {}, file.name) if names else {}
         for number, where, row in islice(read([name for name in roles.values() if name]), remaining):
             n_rows += 1
+            if isinstance(row, UsageError):
+                faults.append(row)
+                continue
             values = {role: row.get(name) for role, name in roles.items() if name}
             problem = _problem(values, where, f"{file.stem}/{number:06d}", read_images, faults,
                                source=path.name, split=split or "")
@@ -138,58 +139,58 @@ def _choose(names: list[str], split: str | None, path: Path) -> str:
     return split
 
 
-def _table(file: Path, limit: int | None, faults: list) -> tuple[list[str], Callable[[list[str]], Rows]]:
-    """The column names, and a function from the wanted columns to the rows; unparsable lines go to `faults`."""
+def _table(file: Path, limit: int | None) -> tuple[list[str], Callable[[list[str]], Iterable[Row]]]:
+    """The column names, and a function from the wanted columns to the rows."""
     try:
         if file.is_dir():
             return _saved_table(file)
         if file.suffix == ".parquet":
             return _parquet_table(file)
-        rows = _json_lines(file, limit, faults) if file.suffix == ".jsonl" else _json_list(file, faults)
+        rows = _json_lines(file, limit) if file.suffix == ".jsonl" else _json_list(file)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise UsageError(f"{file} cannot be read as {file.suffix or 'a saved data set'}",
                          found=str(error).splitlines()[0][:200]) from error
-    names = list(dict.fromkeys(name for _, _, row in rows for name in row))
+    names = list(dict.fromkeys(name for _, _, row in rows if isinstance(row, dict) for name in row))
     return names, lambda wanted: rows
 
 
-def _json_lines(file: Path, limit: int | None, faults: list) -> list[tuple[int, str, dict]]:
-    rows, n_lines = [], 0
+def _json_lines(file: Path, limit: int | None) -> list[Row]:
+    rows: list[Row] = []
     with file.open("rb") as lines:
         for line_number, line in enumerate(lines, 1):
+            if len(rows) == limit:
+                break
             if not line.strip():
                 continue
-            n_lines += 1
-            if limit is not None and n_lines > limit:
-                break
             where = f"{file.name}, line {line_number}"
             try:
-                row = json.loads(line)                      # bytes: a byte order mark is skipped
+                row = _object(json.loads(line.rstrip()), where)     # bytes: a byte order mark is skipped
             except (ValueError, RecursionError) as error:
-                faults.append(UsageError(f"{where}: invalid JSON", found=str(error)[:120],
-                                         hint="a .jsonl file holds one JSON object per line"))
-                continue
-            if _is_object(row, where, faults):
-                rows.append((n_lines, where, row))
+                row = _invalid_json(where, error, "a .jsonl file holds one JSON object per line")
+            rows.append((len(rows) + 1, where, row))
     return rows
 
 
-def _json_list(file: Path, faults: list) -> list[tuple[int, str, dict]]:
+def _json_list(file: Path) -> list[Row]:
     try:
         rows = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file.name}: invalid JSON", found=str(error)[:120],
-                         hint="a file with one JSON object per line is named .jsonl") from error
+        raise _invalid_json(file.name, error, "a file with one JSON object per line is named .jsonl") from error
     if not isinstance(rows, list):
         raise UsageError(f"{file.name}: a .json file holds one list of rows", found=type(rows).__name__)
-    numbered = [(number, f"{file.name}, row {number}", row) for number, row in enumerate(rows, 1)]
-    return [row for row in numbered if _is_object(row[2], row[1], faults)]
+    numbered = ((number, f"{file.name}, row {number}", row) for number, row in enumerate(rows, 1))
+    return [(number, where, _object(row, where)) for number, where, row in numbered]
 
 
-def _is_object(row, where: str, faults: list) -> bool:
-    if not isinstance(row, dict):
-        faults.append(UsageError(f"{where}: a row is a JSON object", found=type(row).__name__))
-    return isinstance(row, dict)
+def _object(row, where: str) -> dict | UsageError:
+    return row if isinstance(row, dict) else UsageError(f"{where}: a row is a JSON object", found=type(row).__name__)
+
+
+def _invalid_json(where: str, error: Exception, hint: str) -> UsageError:
+    if isinstance(error, json.JSONDecodeError):
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        return UsageError(f"{where}: invalid JSON", found=f"{error.msg} at {line}column {error.colno}", hint=hint)
+    return UsageError(f"{where}: invalid JSON", found=str(error)[:120], hint=hint)      # not UTF-8, or nested too deep
 
 
 def _parquet_table(file: Path):
@@ -211,7 +212,7 @@ def _saved_table(folder: Path):
     return saved.column_names, read
 
 
-def _numbered(batches, name: str) -> Iterator[tuple[int, str, dict]]:
+def _numbered(batches, name: str) -> Iterator[Row]:
     try:
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):
@@ -244,12 +245,12 @@ def _roles(names: list[str], columns: dict, file: str) -> dict[str, str | None]:
         examples = ", ".join(f"{role}: {(near[role] or ['<column>'])[0]}" for role in missing)
         raise UsageError(f"{file} has no column for {' and '.join(missing)}",
                          expected="; ".join(f"{role} as {' or '.join(COLUMNS[role])}" for role in missing),
-                         found=f"columns {', '.join(names)}", hint=f"name it with columns {{{examples}}}")
+                         found=f"columns {', '.join(names)}", hint=f"name it with data.columns {{{examples}}}")
     lookalikes = [name for name in names if _MEDIA_NAME.search(name)]
     if roles["images"] is None and "images" not in chosen and lookalikes:
         raise UsageError(f"{file} has no images column, yet a column that looks like one",      # else text only, unsaid
                          expected="images or image", found=", ".join(lookalikes),
-                         hint=f"name it with columns {{images: {lookalikes[0]}}}, or say {{images: null}}")
+                         hint=f"name it with data.columns {{images: {lookalikes[0]}}}, or say {{images: null}}")
     return roles
 
 
