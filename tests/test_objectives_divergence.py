@@ -331,6 +331,17 @@ def test_the_same_gradient_test_catches_the_released_variant():
     assert relative_gradient_error(released_variant) > 0.99
 
 
+@pytest.mark.parametrize("beta", [0.2, 0.5])
+def test_the_gradient_in_log_probabilities(beta):
+    """(1 − beta) p_v log(p_v / m_v), before any softmax could hide a constant."""
+    student_NV, teacher_NV, support_NS = random_case()
+    p_NC, q_NC = (coarse_logprobs(z, support_NS) for z in (student_NV, teacher_NV))
+    p_NC.requires_grad_()
+    gradient_NC = torch.autograd.grad(jensen_shannon(p_NC, q_NC, beta=beta).sum(), p_NC)[0]
+    m_NC = beta * q_NC.exp() + (1 - beta) * p_NC.exp()
+    torch.testing.assert_close(gradient_NC, (1 - beta) * p_NC.exp() * (p_NC.exp() / m_NC).log(), atol=EXACT, rtol=0)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
 def test_jensen_shannon_gradcheck(beta):
     teacher_NV, support_NS = random_logits(3, 8, seed=13), torch.tensor([[0, 4, 2], [3, -1, 1], [5, 6, 7]])

@@ -84,7 +84,7 @@ def k3(logprobs_BT: Tensor, reference_logprobs_BT: Tensor, *, mask_BT: Tensor) -
 
 
 def _masked_difference(a_BT: Tensor, b_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """a − b within ±20, and 0 where masked. Both inputs are filled first: −inf − (−inf) would poison the gradient."""
+    """a − b within ±20, and 0 without gradient where masked, be it −inf − (−inf)."""
     dtype = torch.promote_types(torch.promote_types(a_BT.dtype, b_BT.dtype), torch.float32)
-    difference_BT = a_BT.to(dtype).masked_fill(~mask_BT, 0) - b_BT.to(dtype).masked_fill(~mask_BT, 0)
+    difference_BT = (a_BT.to(dtype) - b_BT.to(dtype)).masked_fill(~mask_BT, 0)
     return difference_BT.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
