@@ -1,0 +1,3 @@
+from ptdpo_cli.cli import main
+
+main()

@@ -1,0 +1,442 @@
+"""The commands: parse, print, dispatch. Heavy imports happen inside, so that `ptdpo --help` is instant."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptdpo_cli import console
+from ptdpo_cli.errors import ArtifactError, PtdpoError, UsageError
+
+app = typer.Typer(
+    name="ptdpo",
+    help="Post-train vision-language models with privileged tutoring (PTD-PO).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML); default: RUN/recipe.yaml, else the defaults.")]
+Run = Annotated[Path | None, typer.Option("--run", help="Folder of the run's artifacts; default: the recipe's.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one recipe key; repeatable.")]
+DataName = Annotated[str | None, typer.Option("--data", help="Data set name, or path to a file or folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do all checks, print the resolved recipe and the plan, touch nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Force = Annotated[bool, typer.Option("--force", help="Make it again although it is already done.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N problems.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More messages.")]
+PolicyDir = Annotated[str | None, typer.Option("--policy", help="Model folder or hub id; default: the recipe's model.")]
+
+
+def _start(recipe, run, overrides, data, quiet, verbose):
+    """Recipe and run folder from the options; flags override --set, which overrides the file."""
+    from ptdpo_cli.recipe import load_recipe
+
+    console.Verbosity.quiet, console.Verbosity.verbose = quiet, verbose
+    if recipe is None and run is not None and (run / "recipe.yaml").is_file():
+        recipe = run / "recipe.yaml"
+    flags = [f"data.name={data}"] if data else []
+    loaded = load_recipe(recipe, [*(overrides or []), *flags])
+    return loaded, run or Path(loaded.run or "runs/default")
+
+
+def _workspace(loaded, run):
+    from ptdpo_cli.stages.workspace import Workspace
+
+    _quiet_libraries()
+    return Workspace(loaded, run)
+
+
+def _quiet_libraries() -> None:
+    """Other people's progress bars and notices would land between ours."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
+    """The artifact's path, or everything about it as JSON."""
+    if done_before:
+        console.say(f"already done: {artifact.path} (--force makes it again)")
+    manifest = artifact.manifest
+    console.emit(
+        {
+            "path": str(artifact.path), "kind": manifest.kind, "content_hash": manifest.content_hash,
+            "counts": manifest.counts, "already_done": done_before, **more,
+        },
+        as_json=as_json,
+        line=str(artifact.path),
+    )
+
+
+def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
+    from ptdpo_cli.stages.preflight import preflight, render_preflight
+
+    _quiet_libraries()
+    checked = preflight(stage, loaded, run, **details)
+    if as_json:
+        console.emit(checked, as_json=True, line="")
+    else:
+        render_preflight(checked, loaded, console.results)
+
+
+@app.command("build-hints")
+def build_hints(
+    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, limit: Limit = None,
+    dry_run: DryRun = False, as_json: Json = False, force: Force = False, quiet: Quiet = False, verbose: Verbose = False,
+):
+    """Make the teacher's hints: where to look and how to think, never the answer.
+
+    Example: `ptdpo build-hints --data digit-grid --run runs/tiny`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    if dry_run:
+        return _dry_run("build-hints", loaded, run, as_json=as_json, limit=limit)
+    from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints
+
+    work = _workspace(loaded, run)
+    work.store_recipe()
+    plan = plan_build_hints(loaded, run, work.problems, limit=limit)
+    done = plan.finished() is not None and not force
+    with console.bar("build-hints") as progress:
+        hints = make_hints(plan, work.problems, force=force, progress=progress)
+    counts = hints.manifest.counts
+    console.say(f"{counts['hints']} hints for {counts['problems']} problems, {counts['refused']} refused as leaks")
+    _report(hints, done_before=done, as_json=as_json)
+
+
+@app.command()
+def rollout(
+    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, policy: PolicyDir = None,
+    iteration: Annotated[int | None, typer.Option(min=0, help="Which iteration's problems and draws; default: the policy's.")] = None,
+    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
+    quiet: Quiet = False, verbose: Verbose = False,
+):
+    """Sample answers from a policy, question only.
+
+    Example: `ptdpo rollout --recipe recipes/tiny.yaml --run runs/tiny`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    if dry_run:
+        return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy)
+    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
+    from ptdpo_cli.stages.workspace import iterations_done
+
+    work = _workspace(loaded, run)
+    path = policy or loaded.model.path
+    sampler = work.policy(path)
+    iteration = iterations_done(path) if iteration is None else iteration
+    work.store_recipe()
+    plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
+    done = plan.finished() is not None and not force
+    with console.bar("rollout") as progress:
+        book = work.book(sampler, work.problems)
+        rollouts = make_rollouts(loaded, plan, book, HfEngine(sampler), sampler, force=force, progress=progress)
+    counts = rollouts.manifest.counts
+    console.say(f"{counts['rollouts']} rollouts of {counts['problems']} problems, {counts['correct']} correct")
+    _report(rollouts, done_before=done, as_json=as_json)
+
+
+@app.command("score-ref")
+def score_ref(
+    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None,
+    rollouts: Annotated[Path | None, typer.Option(help="Rollouts to score; default: the only ones in RUN.")] = None,
+    hints: Annotated[Path | None, typer.Option(help="Hints; default: the recipe's in RUN.")] = None,
+    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
+    quiet: Quiet = False, verbose: Verbose = False,
+):
+    """Score failed rollouts by the frozen teacher, who reads the hint.
+
+    Example: `ptdpo score-ref --run runs/tiny`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    if dry_run:
+        return _dry_run("score-ref", loaded, run, as_json=as_json, limit=limit, rollouts=rollouts, hints=hints)
+    from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref
+    from ptdpo_cli.stages.workspace import require_same_problems
+
+    work = _workspace(loaded, run)
+    sampled = Artifact.open(rollouts or run, kind="rollouts")
+    require_same_problems(sampled, work.problems)
+    guidance = work.hints(hints)
+    plan = plan_score_ref(loaded, run, sampled, guidance, work.reference, limit=limit)
+    done = plan.finished() is not None and not force
+    with console.bar("score-ref") as progress:
+        book = work.book(work.reference, work.problems, guidance)
+        scores = make_scores(loaded, plan, book, work.reference, sampled, force=force, progress=progress)
+    counts = scores.manifest.counts
+    console.say(f"{counts['gated']} of {counts['rollouts']} rollouts gated, {counts['gated_tokens']} tokens")
+    _report(scores, done_before=done, as_json=as_json)
+
+
+@app.command()
+def train(
+    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, policy: PolicyDir = None,
+    rollouts: Annotated[Path | None, typer.Option(help="One update from these rollouts instead of the loop.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Their scores (for one update).")] = None,
+    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
+    quiet: Quiet = False, verbose: Verbose = False,
+):
+    """Train: the whole loop, or one update from artifacts that other jobs made.
+
+    Example: `ptdpo train --recipe recipes/tiny.yaml`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    if scores is not None and rollouts is None:
+        raise UsageError("--scores needs --rollouts", hint="without either, `ptdpo train` runs the whole loop")
+    if limit is not None:
+        loaded = loaded.model_copy(update={"data": loaded.data.model_copy(update={"count": limit})})
+    if dry_run:
+        return _dry_run("train", loaded, run, as_json=as_json, policy=policy, rollouts=rollouts, scores=scores)
+    work = _workspace(loaded, run)
+    work.store_recipe()
+    if rollouts is not None:
+        return _train_once(work, policy, rollouts, scores, as_json=as_json, force=force)
+    from ptdpo_cli.stages.train import run_loop
+
+    with console.bar("train") as progress:
+        artifact, done = run_loop(work, policy, force=force, warn=console.warn, say=console.say, progress=progress)
+    _report(artifact, done_before=done, as_json=as_json)
+
+
+def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool) -> None:
+    from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.train import load_state, plan_update, update_once
+
+    sampled = Artifact.open(rollouts, kind="rollouts")
+    scored = Artifact.open(scores, kind="scores") if scores else None
+    student = work.policy(policy or work.recipe.model.path)
+    plan = plan_update(work.recipe, work.run, student, sampled, scored)
+    artifact, metrics = (None if force else plan.finished()), {}
+    done = artifact is not None
+    if not done:
+        book = work.book(student, work.problems)
+        state = load_state(work.recipe, student)
+        artifact, metrics = update_once(work.recipe, plan, book, state, sampled, scored, force=force)
+    _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
+
+
+@app.command("eval")
+def evaluate(
+    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, policy: PolicyDir = None,
+    split: Annotated[str | None, typer.Option(help="Split to evaluate on.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=0, help="Samples per problem.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature of the samples.")] = None,
+    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
+    quiet: Quiet = False, verbose: Verbose = False,
+):
+    """Evaluate a policy on problems it has not seen: greedy and sampled, with intervals.
+
+    Example: `ptdpo eval --run runs/tiny --n 8`
+    """
+    flags = [f"eval.{key}={value}" for key, value in (("split", split), ("samples", n), ("temperature", temperature)) if value is not None]
+    loaded, run = _start(recipe, run, [*(overrides or []), *flags], data, quiet, verbose)
+    if dry_run:
+        return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy)
+    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
+    from ptdpo_cli.stages.train import final_policy
+
+    work = _workspace(loaded, run)
+    student = work.policy(policy or final_policy(work))
+    problems = work.eval_problems()
+    plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
+    done = plan.finished() is not None and not force
+    with console.bar("eval") as progress:
+        book = work.book(student, problems)
+        evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, progress=progress)
+    summary = evals.manifest.extra["summary"]
+    if not quiet:
+        render_summary(summary, console.messages)
+    _report(evals, done_before=done, as_json=as_json, summary=summary)
+
+
+@app.command()
+def sft(
+    recipe: RecipeFile = None, run: Run = None, overrides: Set = None,
+    dry_run: DryRun = False, as_json: Json = False, force: Force = False, quiet: Quiet = False, verbose: Verbose = False,
+):
+    """Supervised training on worked solutions: makes the base model that the demo starts from.
+
+    Example: `ptdpo sft --recipe recipes/tiny-base.yaml`
+    """
+    loaded, run = _start(recipe, run, overrides, None, quiet, verbose)
+    if dry_run:
+        return _dry_run("sft", loaded, run, as_json=as_json)
+    from ptdpo_cli.stages.sft import make_base
+
+    _quiet_libraries()
+    with console.bar("sft") as progress:
+        artifact, done = make_base(loaded, run, force=force, progress=progress)
+    _report(artifact, done_before=done, as_json=as_json)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="An evaluation.")], b: Annotated[Path, typer.Argument(help="Another, of the same problems.")],
+    as_json: Json = False,
+):
+    """Compare two evaluations of the same problems: paired difference, interval, p-value.
+
+    Example: `ptdpo compare runs/grpo/evals runs/tiny/evals`
+    """
+    from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.evaluate import compare as compare_evals
+    from ptdpo_cli.stages.evaluate import render_comparison
+
+    result = compare_evals(Artifact.open(a, kind="evals"), Artifact.open(b, kind="evals"))
+    if as_json:
+        console.emit(result, as_json=True, line="")
+    else:
+        render_comparison(result, console.results)
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json: Json = False):
+    """List a run's artifacts: finished, unfinished, locked, stale.
+
+    Example: `ptdpo status runs/tiny`
+    """
+    from ptdpo_cli.stages.status import render_status
+    from ptdpo_cli.stages.status import status as list_artifacts
+
+    rows = list_artifacts(run)
+    if as_json:
+        console.emit({"run": str(run), "artifacts": rows}, as_json=True, line="")
+    else:
+        render_status(rows, console.results)
+
+
+@app.command()
+def verify(path: Annotated[Path, typer.Argument(help="An artifact, or a whole run.")], as_json: Json = False):
+    """Re-hash every file of an artifact or a run and check its schema.
+
+    Example: `ptdpo verify runs/tiny`
+    """
+    from ptdpo_cli.stages.verify import render_verify
+    from ptdpo_cli.stages.verify import verify as check
+
+    result = check(path)
+    if as_json:
+        console.emit(result, as_json=True, line="")
+    else:
+        render_verify(result, console.results)
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="An artifact, or RUN/<kind>.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many rows.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Also write a picture sheet (PNG) here.")] = None,
+    as_json: Json = False,
+):
+    """Show the first rows of an artifact, and its problems as a picture sheet.
+
+    Example: `ptdpo show runs/tiny/problems --out sheet.png`
+    """
+    from ptdpo_cli.stages.show import render_show
+    from ptdpo_cli.stages.show import show as read_rows
+
+    result = read_rows(path, limit=limit, out=out)
+    if as_json:
+        console.emit(result, as_json=True, line="")
+    else:
+        render_show(result, console.results)
+
+
+@app.command()
+def stages(as_json: Json = False):
+    """List the stages in the order of the data flow: what each reads, writes and needs.
+
+    Example: `ptdpo stages --json`
+    """
+    from ptdpo_cli.stages.contracts import STAGES, render_stages
+
+    if as_json:
+        console.emit({"stages": [stage.to_dict() for stage in STAGES]}, as_json=True, line="")
+    else:
+        render_stages(console.results)
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option("--run", help="Folder for the demo's artifacts.")] = Path("runs/demo"),
+    iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per method; default: the recipes'.")] = None,
+    as_json: Json = False, quiet: Quiet = False,
+):
+    """The method in minutes: PTD-PO against GRPO from one start on pictures of real handwriting, on a laptop.
+
+    Example: `ptdpo demo --run runs/demo`
+    """
+    console.Verbosity.quiet = quiet
+    from ptdpo_cli.stages.demo import run_demo
+
+    result = run_demo(run, iterations=iterations, say=console.say)
+    if as_json:
+        console.emit(result, as_json=True, line="")
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="PTDPO_DEBUG")] = False,
+):
+    if version:
+        import importlib.metadata
+
+        print(f"ptdpo {importlib.metadata.version('ptdpo')}")
+        raise typer.Exit
+    context.obj = {"debug": debug}
+
+
+def main() -> None:
+    """Run a command; a fault ends in one message and the exit code of its class."""
+    debug = "--debug" in sys.argv or bool(os.environ.get("PTDPO_DEBUG"))
+    from ptdpo_cli import signals
+
+    signals.install()
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        console.messages.print("\ninterrupted; run the same command again to go on from what is finished")
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        known = _as_ptdpo_error(error)
+        console.fail(known)
+        code = known.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _as_ptdpo_error(error: Exception) -> PtdpoError:
+    """The error as a user should read it."""
+    if isinstance(error, PtdpoError):
+        return error
+    if hasattr(error, "format_message"):    # click's own: a wrong option, a missing argument
+        context = getattr(error, "ctx", None)
+        return UsageError(error.format_message(), hint=f"`{context.command_path if context else 'ptdpo'} --help`")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PtdpoError(f"the disk is full: {error.filename or error}", hint="make room and run the same command again")
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return PtdpoError(f"cannot write {error.filename or error}: {error.strerror}", hint="give another folder with --run")
+    if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return PtdpoError(f"{error.filename or error} is in the way: {error.strerror}", hint="give another folder with --run")
+    if isinstance(error, MemoryError):
+        return PtdpoError("out of memory", hint="lower train.tokens_per_micro_batch or rollout.problems_per_shard")
+    return PtdpoError(
+        f"unexpected {type(error).__name__}: {error}", hint="run again with `ptdpo --debug …` for the traceback and report it"
+    )

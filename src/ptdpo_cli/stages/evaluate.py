@@ -1,0 +1,172 @@
+"""eval: how good a policy is on problems it has not seen, question only; and the paired comparison of two such runs.
+
+Reads problems and a policy; writes every prediction, and in the manifest the summary that the tables show.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ptdpo_cli.artifacts.schemas import EVALS
+from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.engines import Engine, Request, Sample, Sampling, draw_seed
+from ptdpo_cli.errors import ArtifactError
+from ptdpo_cli.models.load import Policy
+from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.rewards import grade
+from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, paired_difference, pass_at_k
+
+GREEDY = -1     # the sample number of the greedy answer
+
+
+def plan_eval(
+    recipe: Recipe, run: Path, problems: Artifact, policy_hashes: dict[str, str], *, limit: int | None = None
+) -> Plan:
+    section = {"eval": recipe.eval.model_dump(), "prompt": recipe.prompt.model_dump(), "limit": limit}
+    return Plan(
+        run, "evals", "eval", section, inputs={"problems": problems.manifest.content_hash}, seed=recipe.seed,
+        model=policy_hashes, policy_hash=policy_hashes["weights"],
+    )
+
+
+def make_eval(
+    recipe: Recipe, plan: Plan, book: PromptBook, engine: Engine, policy: Policy,
+    *, force: bool = False, progress: Progress = no_progress,
+) -> Artifact:
+    """One greedy answer and n samples per problem, graded; the summary goes into the manifest as `extra.summary`."""
+    if not force and (done := plan.finished()):
+        return done
+    settings, chosen = recipe.eval, list(book.problems)[: plan.section["limit"]]
+    rows: list[dict] = []
+    with plan.writer(force=force) as writer:
+        for shard, start in enumerate(range(0, len(chosen), settings.problems_per_shard)):
+            progress(start, len(chosen), "evaluating")
+            if not writer.has_shard(shard):
+                part = chosen[start : start + settings.problems_per_shard]
+                rows = [row for greedy in (True, False) for row in _answers(recipe, book, engine, policy, part, greedy)]
+                writer.write_shard(
+                    shard,
+                    tables={"evals": pa.Table.from_pylist(rows, schema=EVALS)},
+                    counts={"problems": len(part), "answers": len(rows)},
+                )
+        progress(len(chosen), len(chosen), "evaluating")
+        return writer.finish(extra={"summary": summarise(writer.read_table("evals").to_pylist(), recipe)})
+
+
+def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, problem_ids: list[str], greedy: bool):
+    settings = recipe.eval
+    numbers = ([GREEDY] if settings.greedy else []) if greedy else list(range(settings.samples))
+    requests = [
+        Request(prompt, draw_seed(recipe.seed, "eval", prompt.problem_id, number))
+        for prompt in book.students(problem_ids)
+        for number in numbers
+    ]
+    if not requests:
+        return
+    temperature = 0.0 if greedy else settings.temperature
+    samples = engine.sample(requests, Sampling(settings.max_new_tokens, temperature, settings.top_p))
+    for index, (request, sample) in enumerate(zip(requests, samples, strict=True)):
+        yield _row(book, request, sample, numbers[index % len(numbers)], policy)
+
+
+def _row(book: PromptBook, request: Request, sample: Sample, number: int, policy: Policy) -> dict:
+    problem = book.problems[request.prompt.problem_id]
+    text = policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True)
+    verdict = grade(text, problem.answer, truncated=sample.finish_reason == "length", answer_type=problem.answer_type)
+    return {
+        "problem_id": problem.problem_id,
+        "category": problem.category,
+        "sample": number,
+        "text": text,
+        "finish_reason": sample.finish_reason,
+        "response_tokens": len(sample.token_ids_T),
+        "extracted": verdict.extracted,
+        "answer": problem.answer,
+        "accuracy": verdict.accuracy,
+        "format": verdict.format,
+    }
+
+
+def summarise(rows: list[dict], recipe: Recipe) -> dict:
+    """The figures of one evaluation: accuracy with its 95 % interval, pass@k, categories, and what could void them."""
+    answers = {row["problem_id"]: row["answer"] for row in rows}
+    majority, share = majority_baseline(list(answers.values()))
+    summary = {
+        "problems": len(answers),
+        "majority_answer": majority,
+        "majority_share": share,
+        "extraction_failures": float(np.mean([row["extracted"] is None for row in rows])),
+        "truncated": float(np.mean([row["finish_reason"] == "length" for row in rows])),
+        "response_tokens": float(np.mean([row["response_tokens"] for row in rows])),
+    }
+    for name, is_greedy in (("greedy", True), ("sampled", False)):
+        part = [row for row in rows if (row["sample"] == GREEDY) == is_greedy]
+        if part:
+            summary[name] = _accuracy(part, recipe) | {"categories": _categories(part)}
+    return summary
+
+
+def _accuracy(rows: list[dict], recipe: Recipe) -> dict:
+    by_problem = accuracies_by_problem(rows)
+    n = min(map(len, by_problem.values()))
+    means = [float(np.mean(values)) for values in by_problem.values()]
+    low, high = bootstrap_interval(means, resamples=recipe.eval.bootstrap_resamples, seed=recipe.seed)
+    counts = [int(sum(values)) for values in by_problem.values()]
+    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= n] if n > 1 else []
+    return {
+        "samples_per_problem": n,
+        "accuracy": float(np.mean(means)),
+        "interval": [low, high],
+        "pass_at_k": {str(k): float(np.mean([pass_at_k(n, c, k) for c in counts])) for k in ks},
+    }
+
+
+def _categories(rows: list[dict]) -> dict[str, dict]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["category"]].append(row)
+    return {
+        name: {"problems": len({r["problem_id"] for r in part}), "accuracy": float(np.mean([r["accuracy"] for r in part]))}
+        for name, part in sorted(groups.items())
+    }
+
+
+def accuracies_by_problem(rows: list[dict]) -> dict[str, list[float]]:
+    by_problem: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        by_problem[row["problem_id"]].append(row["accuracy"])
+    return by_problem
+
+
+def compare(a: Artifact, b: Artifact, *, seed: int = 0) -> dict:
+    """B minus A on the same problems, paired: difference, 95 % interval and p-value, greedy and sampled.
+
+    Errors: ArtifactError when the two were not made from the same problems.
+    """
+    if a.manifest.inputs.get("problems") != b.manifest.inputs.get("problems"):
+        raise ArtifactError(
+            "these evaluations are of different problems, so no answer of one pairs with an answer of the other",
+            expected=f"problems {a.manifest.inputs.get('problems', '')[:8]}",
+            found=f"problems {b.manifest.inputs.get('problems', '')[:8]} in {b.path}",
+            hint="evaluate both policies on the same split, count and seed",
+        )
+    tables = [artifact.table("evals").to_pylist() for artifact in (a, b)]
+    result = {"a": str(a.path), "b": str(b.path)}
+    for name, is_greedy in (("greedy", True), ("sampled", False)):
+        parts = [accuracies_by_problem([r for r in t if (r["sample"] == GREEDY) == is_greedy]) for t in tables]
+        shared = [problem_id for problem_id in parts[0] if problem_id in parts[1]]
+        if shared:
+            means = [[float(np.mean(part[problem_id])) for problem_id in shared] for part in parts]
+            result[name] = {
+                "problems": len(shared),
+                "accuracy_a": float(np.mean(means[0])),
+                "accuracy_b": float(np.mean(means[1])),
+                **paired_difference(means[0], means[1], seed=seed),
+            }
+    return result

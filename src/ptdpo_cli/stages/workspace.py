@@ -1,0 +1,102 @@
+"""What a command works with: the run's folder and the artifacts and models that its recipe means."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.errors import ArtifactError
+from ptdpo_cli.models.load import Policy, load_policy
+from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
+from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.problems import make_problems, plan_problems, read_problems
+
+
+class Workspace:
+    """A run's folder seen through a recipe; everything is opened once, when first asked for."""
+
+    def __init__(self, recipe: Recipe, run: Path):
+        self.recipe = recipe
+        self.run = run
+
+    @cached_property
+    def problems(self) -> Artifact:
+        """The training problems; made here when they are not there yet."""
+        return make_problems(self.recipe, plan_problems(self.recipe, self.run))
+
+    def eval_problems(self) -> Artifact:
+        settings = self.recipe.eval
+        return make_problems(self.recipe, plan_problems(self.recipe, self.run, split=settings.split, count=settings.count))
+
+    @cached_property
+    def reference(self) -> Policy:
+        """The initial model, frozen: reference without a hint, teacher with one."""
+        reference = self.policy(self.recipe.model.path)
+        reference.model.requires_grad_(False)
+        return reference
+
+    def policy(self, path: str | Path) -> Policy:
+        settings = self.recipe.model
+        if (Path(path) / "manifest.json").is_file():
+            Artifact.open(path, kind="policy")
+        return load_policy(
+            path, dtype=settings.dtype, attention=settings.attention, device=settings.device,
+            trust_remote_code=settings.trust_remote_code,
+        )
+
+    def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
+        """The hints that this recipe means: at a path, or by their key in the run; None where no teacher reads any.
+
+        Errors: ArtifactError when they are not there and not to be made, or belong to other problems.
+        """
+        if not self.recipe.needs_teacher or self.recipe.teacher.context == "none":
+            return None
+        if path is not None:
+            hints = Artifact.open(path, kind="hints")
+            require_same_problems(hints, self.problems)
+        else:
+            plan = plan_build_hints(self.recipe, self.run, self.problems)
+            hints = make_hints(plan, self.problems) if make else plan.finished()
+            if hints is None:
+                raise ArtifactError(
+                    f"no hints for these problems in {self.run}", expected=plan.directory,
+                    hint=f"make them with `ptdpo build-hints --run {self.run}`, or name others with `--hints DIR`",
+                )
+        require_hints(hints)
+        return hints
+
+    def book(self, policy: Policy, problems: Artifact, hints: Artifact | None = None) -> PromptBook:
+        return PromptBook(self.recipe, policy, read_problems(problems), read_hints(hints) if hints else None)
+
+    def store_recipe(self) -> None:
+        """RUN/recipe.yaml, complete: later commands on this run need no --recipe."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        temporary = self.run / "recipe.yaml.tmp"
+        temporary.write_text(dump_recipe(self.recipe))
+        os.replace(temporary, self.run / "recipe.yaml")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def require_same_problems(artifact: Artifact, problems: Artifact) -> None:
+    if artifact.manifest.inputs.get("problems") != problems.manifest.content_hash:
+        raise ArtifactError(
+            f"{artifact.path} was made from other problems",
+            expected=f"problems {problems.manifest.content_hash[:8]}",
+            found=f"problems {artifact.manifest.inputs.get('problems', '')[:8]}",
+            hint="make it again from the data set of this recipe",
+        )
+
+
+def iterations_done(policy_path: str | Path) -> int:
+    """How many iterations a policy has behind it; 0 for a base model."""
+    counters = Path(policy_path) / "trainer.json"
+    return json.loads(counters.read_text())["iteration"] if counters.is_file() else 0
