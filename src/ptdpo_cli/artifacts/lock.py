@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ class Lock:
     def __init__(self, path: Path, command: str | None = None):
         self.path = Path(path)
         self.command = command or command_line()
-        self._inode: int | None = None
+        self._text: str | None = None           # what the file says while we hold it
 
     def __enter__(self) -> Lock:
         self.acquire()
@@ -38,21 +39,26 @@ class Lock:
     def acquire(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         mine = self.path.with_name(f"{self.path.name}.{platform.node()}.{os.getpid()}.{id(self):x}")
+        text = json.dumps(_this_process(self.command)) + "\n"
         try:
-            mine.write_text(json.dumps(_this_process(self.command)) + "\n")
-            while self._inode is None:
+            while self._text is None:
+                mine.write_text(text)
                 try:
                     os.link(mine, self.path)
-                    self._inode = mine.stat().st_ino
+                    self._text = text
                 except FileExistsError:
                     _remove_if_dead(self.path)
+                except FileNotFoundError:       # the new holder cleaned up; it is our turn to ask who that is
+                    continue
+            for aside in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
+                aside.unlink(missing_ok=True)   # also what processes left that were killed right here
         finally:
             mine.unlink(missing_ok=True)
 
     def release(self) -> None:
-        inode, self._inode = self._inode, None
+        text, self._text = self._text, None
         try:
-            if inode is not None and self.path.stat().st_ino == inode:
+            if text is not None and self.path.read_text() == text:
                 self.path.unlink()
         except FileNotFoundError:       # someone followed the hint and deleted it
             pass

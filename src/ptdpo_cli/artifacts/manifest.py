@@ -140,8 +140,8 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         text = path.read_bytes()
         fields = json.loads(text)
-        kind, version = fields["kind"], fields["schema_version"]
-    except (ValueError, LookupError, TypeError) as error:
+        kind, version = str(fields["kind"]), int(fields["schema_version"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is not a readable manifest", found=error, hint=damaged) from None
     if kind not in SCHEMA_VERSIONS or version > SCHEMA_VERSIONS[kind]:
         raise ArtifactError(

@@ -36,6 +36,7 @@ from ptdpo_cli.artifacts.schemas import OPTIONAL_TENSORS, SCHEMA_VERSIONS, TABLE
 from ptdpo_cli.errors import ArtifactError, LockedError
 
 SHARD_FILE = re.compile(r"(?P<name>[a-z_]+)-(?P<shard>\d{5,})\.(?P<type>parquet|safetensors)")
+ARTIFACT_NAME = re.compile(r"v\d+-[0-9a-f]{8}")
 SHARD_RECORDS = "shard-*.json"
 
 
@@ -53,6 +54,16 @@ def old_dir(path: Path) -> Path:
 
 def lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
+
+
+def artifact_paths(folder: Path) -> list[Path]:
+    """Where RUN/<kind> holds artifacts, finished or not, in order of their names."""
+    names = {re.sub(r"\.(partial|old|lock)$", "", path.name) for path in folder.glob("v*-*")}
+    return [folder / name for name in sorted(names) if ARTIFACT_NAME.fullmatch(name)]
+
+
+def shard_count(files: Iterable[FileRecord]) -> int:
+    return len({match["shard"] for match in (SHARD_FILE.fullmatch(record.path) for record in files) if match})
 
 
 def find_finished(run: Path | str, kind: str, key: str) -> Artifact | None:
@@ -101,7 +112,7 @@ class Artifact:
         return self.manifest.content_hash
 
     def shards(self) -> int:
-        return len({match["shard"] for match in map(SHARD_FILE.fullmatch, self._names()) if match})
+        return shard_count(self.manifest.files)
 
     def table(self, name: str) -> pa.Table:
         """All shards of a table in their order."""
@@ -333,8 +344,7 @@ def _locate(path: Path, kind: str | None) -> Path:
 
 def _the_only_one(folder: Path) -> Path:
     """The one artifact in RUN/<kind>."""
-    names = {re.sub(r"\.(partial|old)$", "", path.name) for path in folder.glob("v*-*") if path.is_dir()}
-    paths = [folder / name for name in sorted(names)]
+    paths = artifact_paths(folder)
     finished = [path for path in paths if (path / MANIFEST).is_file() or _is_swap_open(path)]
     if len(finished) == 1:
         return _locate(finished[0], None)

@@ -1,0 +1,191 @@
+"""show: the first rows of an artifact as text, and the problems behind them as one picture."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ptdpo_cli.artifacts.images import ImageReader
+from ptdpo_cli.artifacts.manifest import MANIFEST
+from ptdpo_cli.artifacts.problems import problem_from_row
+from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS, TABLES, Problem
+from ptdpo_cli.artifacts.store import Artifact, artifact_paths
+from ptdpo_cli.datasets.images import decode_rgb
+from ptdpo_cli.errors import ArtifactError, UsageError
+
+_CELL, _MARGIN, _TEXT_SIZE, _LINE = 320, 12, 14, 18        # pixels of the picture sheet
+_MAX_LINES = 8                                              # of one question, answer or hint
+
+
+def show(path: Path | str, *, limit: int = 8, out: Path | str | None = None, kind: str | None = None) -> dict:
+    """The first `limit` rows of an artifact; with `out` also a PNG of their problems: picture, question, answer, hint.
+
+    Problems and hints are found through the artifact's inputs, in the same run.
+    Errors: ArtifactError for the artifact; UsageError when a sheet is asked for and no problems lead to it.
+    """
+    artifact = Artifact.open(path, kind=kind)
+    manifest = artifact.manifest
+    rows = list(islice(_rows(artifact), limit))
+    if out is not None:
+        draw_sheet(*_problems_of(artifact, rows, limit)).save(out, format="PNG")
+    return {
+        "path": str(artifact.path), "kind": manifest.kind, "stage": manifest.stage, "inputs": manifest.inputs,
+        "content_hash": manifest.content_hash, "counts": manifest.counts, "created_utc": manifest.created_utc,
+        "rows": rows, "sheet": str(out) if out is not None else None,
+    }
+
+
+def render_show(result: dict, console: Console) -> None:
+    """A headline, then one block of named values per row; what is empty is left out."""
+    counts = ", ".join(f"{value:,} {name}" for name, value in result["counts"].items())
+    console.print(Text(f"{result['kind']} {result['content_hash'][:8]}  {counts}  {result['path']}", style="bold"))
+    for row in result["rows"]:
+        block = Table.grid(padding=(0, 2))
+        block.add_column(style="dim", no_wrap=True)
+        block.add_column(overflow="fold")
+        for name, value in row.items():
+            if value not in (None, "", []):
+                block.add_row(Text(name), Text(_readable(value)))
+        console.print(Padding(block, (1, 0, 0, 0)))
+
+
+def draw_sheet(problems: list[Problem], hints: dict[str, str]) -> Image.Image:
+    """A grid of problems: pictures enlarged without smoothing, so that every pixel shows, and the words below."""
+    columns = min(4, len(problems))
+    cells = [_draw_cell(problem, hints.get(problem.problem_id)) for problem in problems]
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    sheet = Image.new("RGB", (columns * _CELL, sum(heights)), "white")
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (column * _CELL, top))
+        top += height
+    return sheet
+
+
+def _rows(artifact: Artifact):
+    """The rows of an artifact's main table, shard by shard; the files of one that has no table."""
+    kind = artifact.manifest.kind
+    if kind not in TABLES:
+        yield from ({"file": record.path, "bytes": record.bytes, "sha256": record.sha256}
+                    for record in artifact.manifest.files)
+        return
+    for shard in range(artifact.shards()):
+        yield from artifact.shard_table(kind, shard).to_pylist()
+
+
+def _problems_of(artifact: Artifact, rows: list[dict], limit: int) -> tuple[list[Problem], dict[str, str]]:
+    """The problems that these rows are about (the first ones, where rows name none), and their hints."""
+    sources = {found.manifest.kind: found for found in _upstream(artifact)}
+    if "problems" not in sources:
+        raise UsageError(f"no problems lead to {artifact.path}", expected="problems among its inputs, in its run",
+                         hint="show it without --out")
+    wanted = list(dict.fromkeys(_problem_id(row) for row in rows if "problem_id" in row or "rollout_id" in row))
+    images = ImageReader(sources["problems"])
+    found = {row["problem_id"]: row for row in sources["problems"].table("problems").to_pylist()}
+    hints = sources["hints"].table("hints").to_pylist() if "hints" in sources else []
+    ids = [name for name in wanted if name in found] or list(found)[:limit]
+    if not ids:
+        raise UsageError(f"{artifact.path} has no rows to draw")
+    return [problem_from_row(found[name], images) for name in ids], {
+        row["problem_id"]: row["hint"] for row in hints if row["hint"]}
+
+
+def _problem_id(row: dict) -> str:
+    return row["problem_id"] if "problem_id" in row else row["rollout_id"].rpartition("/")[0]
+
+
+def _upstream(artifact: Artifact) -> list[Artifact]:
+    """The artifact's inputs in its run, their inputs, and so on; itself last."""
+    run = artifact.path.absolute().parent.parent
+    paths = [path for kind in SCHEMA_VERSIONS for path in artifact_paths(run / kind) if (path / MANIFEST).is_file()]
+    by_hash = {}
+    for path in paths:
+        try:
+            other = Artifact.open(path, check_files=False)
+        except ArtifactError:       # damaged or newer: it cannot be shown from, and is not what was asked for
+            continue
+        by_hash[other.content_hash] = other
+    found, waiting = [], [artifact]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.insert(0, one)
+            waiting += [by_hash[name] for name in one.manifest.inputs.values() if name in by_hash]
+    return found
+
+
+def _draw_cell(problem: Problem, hint: str | None) -> Image.Image:
+    font, inner = ImageFont.load_default(size=_TEXT_SIZE), _CELL - 2 * _MARGIN
+    parts = [(problem.question, "black"), (f"answer: {problem.answer}", "darkgreen")]
+    parts += [(f"hint: {hint}", "mediumblue")] if hint else []
+    lines = [(line, colour) for text, colour in parts for line in _wrap(text, font, inner)]
+    picture = _draw_pictures(problem, inner)
+    cell = Image.new("RGB", (_CELL, picture.height + len(lines) * _LINE + 4 * _MARGIN), "white")
+    cell.paste(picture, (_MARGIN, _MARGIN))
+    draw, top = ImageDraw.Draw(cell), picture.height + 2 * _MARGIN
+    for line, colour in lines:
+        draw.text((_MARGIN, top), line, fill=colour, font=font)
+        top += _LINE
+    return cell
+
+
+def _draw_pictures(problem: Problem, side: int) -> Image.Image:
+    """All pictures of a problem within a square; small ones enlarged by a whole factor."""
+    count = len(problem.images)
+    if not count:
+        return Image.new("RGB", (side, 1), "white")
+    across = math.ceil(math.sqrt(count))
+    tile = side // across
+    tiles = [_fit(decode_rgb(data, where=problem.problem_id), tile - 2) for data in problem.images]
+    rows = [tiles[i : i + across] for i in range(0, count, across)]
+    sheet = Image.new("RGB", (side, sum(max(t.height for t in row) + 2 for row in rows)), "white")
+    top = 0
+    for row in rows:
+        for column, one in enumerate(row):
+            sheet.paste(one, (column * tile, top))
+        top += max(t.height for t in row) + 2
+    return sheet
+
+
+def _fit(picture: Image.Image, side: int) -> Image.Image:
+    factor = side // max(picture.size)
+    if factor >= 1:
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Lines no wider than `width` pixels, at most _MAX_LINES; a word wider than a line is broken."""
+    lines = [""]
+    for word in text.split():
+        while font.getlength(word) > width:
+            fits = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= width or n == 1)
+            lines += [word[:fits]]
+            word = word[fits:]
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    lines = [line for line in lines if line]
+    return lines if len(lines) <= _MAX_LINES else [*lines[: _MAX_LINES - 1], lines[_MAX_LINES - 1][:-1] + "…"]
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " · ".join(map(_readable, value))
+    if isinstance(value, dict):
+        return ", ".join(_readable(part) for part in value.values())
+    return str(value)
