@@ -117,7 +117,7 @@ def solve(problem: Problem, grid: Grid, cells: Sequence[int]) -> Problem:
     total, chain = 0, []
     for i in cells:
         total += grid.digits[i]
-        chain.append(f"{CELLS[i]} +{grid.digits[i]}={total}" if chain else f"{CELLS[i]} {total}")
+        chain.append(f"{CELLS[i]} {grid.digits[i]} makes {total}" if chain else f"{CELLS[i]} {total}")
     solution = f"<think> {', '.join(chain)}</think>\\boxed{{{total}}}"
     return dataclasses.replace(problem, regions=regions, steps=STEPS, answer=str(total), solution=solution)
 

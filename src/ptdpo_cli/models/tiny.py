@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
 SPECIAL_TOKENS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|video_pad|>",
 )
 PLAIN_TOKENS = ("<think>", "</think>")    # whole tokens that stay in the decoded text
 PATCH, MERGE = 8, 2                       # a picture of 48×48 pixels becomes 3×3 image tokens
 
-# Qwen's rule, with words joined by hyphens kept whole: words with their space, single digits, runs of other signs.
+# Qwen's rule, with words joined by hyphens kept whole: words and single digits with their space, runs of other signs.
 PRETOKEN = (
-    r"[^\r\n\p{L}\p{N}]?\p{L}+(?:-\p{L}+)*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"[^\r\n\p{L}\p{N}]?\p{L}+(?:-\p{L}+)*| ?\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 CHAT_TEMPLATE = """\
@@ -70,7 +71,7 @@ def build_tiny(
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
             "head_dim": head_dim, "max_position_embeddings": 2048,
             "rope_parameters": {
-                "rope_type": "default", "rope_theta": 10000.0, "mrope_interleaved": True,
+                "rope_type": "default", "rope_theta": 500000.0, "mrope_interleaved": True,
                 "mrope_section": [head_dim // 2 - height - width, height, width],
             },
             "pad_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"],
@@ -95,7 +96,7 @@ def build_tiny(
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of at most `vocabulary` tokens; digits stay single, `<think>` and `</think>` whole but not special."""
+    """Byte-level BPE of at most `vocabulary` tokens; digits stay single, `<think>` whole, not special."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
