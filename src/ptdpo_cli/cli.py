@@ -241,8 +241,8 @@ def evaluate(
 
     Example: `ptdpo eval --run runs/tiny --n 8`
     """
-    flags = [f"eval.{key}={value}" for key, value in (("split", split), ("samples", n), ("temperature", temperature)) if value is not None]
-    loaded, run = _start(recipe, run, [*(overrides or []), *flags], data, quiet, verbose)
+    flags = [f"eval.{key}={value}" for key, value in (("data", data), ("split", split), ("samples", n), ("temperature", temperature)) if value is not None]
+    loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy)
     from ptdpo_cli.engines.hf import HfEngine
@@ -383,7 +383,7 @@ def demo(
     console.Verbosity.quiet = quiet
     from ptdpo_cli.stages.demo import run_demo
 
-    result = run_demo(run, iterations=iterations, say=console.say)
+    result = run_demo(run, iterations=iterations, say=console.say, console=console.messages)
     if as_json:
         console.emit(result, as_json=True, line="")
 

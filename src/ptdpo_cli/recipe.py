@@ -53,7 +53,7 @@ class Data(Section):
     """digit-grid: how many problems to draw; files: read the first `count` rows."""
     kinds: list[str] | None = None
     """digit-grid: which kinds of question; null takes the default mix."""
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | None] | None = None
     image_root: str | None = None
     max_image_pixels: Positive = 50_000_000
     """A larger picture is refused before it is decoded (decompression bombs)."""
@@ -149,6 +149,8 @@ class Train(Section):
 class Eval(Section):
     """Question-only evaluation: one greedy answer and n samples per problem."""
 
+    data: str | None = None
+    """Another data set than the training one; a training file without splits of its own needs it."""
     split: str = "test"
     count: Positive | None = None
     greedy: bool = True

@@ -237,6 +237,12 @@ class Writer:
         _replace_synced(record_path, record.to_bytes())
         self._since, self._shards[shard] = now, record
 
+    def read_table(self, name: str) -> pa.Table:
+        """All finished shards of a table in their order, those of an earlier, interrupted run included."""
+        return pa.concat_tables(
+            pq.read_table(self.path / f"{name}-{shard:05d}.parquet", partitioning=None) for shard in sorted(self._shards)
+        )
+
     def add_file(self, name: str | Path) -> None:
         """Takes up a file, or all files of a folder, that the caller wrote below `writer.path`.
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from ptdpo_cli.artifacts.schemas import EVALS
 from ptdpo_cli.artifacts.store import Artifact
@@ -170,3 +173,48 @@ def compare(a: Artifact, b: Artifact, *, seed: int = 0) -> dict:
                 **paired_difference(means[0], means[1], seed=seed),
             }
     return result
+
+
+def render_summary(summary: dict, console: Console) -> None:
+    """Accuracy per category and overall, greedy and sampled, and beside it what the score hangs on."""
+    modes = [mode for mode in ("greedy", "sampled") if mode in summary]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("category")
+    table.add_column("problems", justify="right")
+    for mode in modes:
+        table.add_column(_mode_title(summary, mode), justify="right")
+    for category, first in summary[modes[0]]["categories"].items() if modes else ():
+        accuracies = [f"{summary[mode]['categories'][category]['accuracy']:.3f}" for mode in modes]
+        table.add_row(category or "(none)", str(first["problems"]), *accuracies)
+    table.add_section()
+    table.add_row("all", str(summary["problems"]), *(f"{summary[mode]['accuracy']:.3f}" for mode in modes))
+    table.add_row("95 % interval", "", *("{:.3f} – {:.3f}".format(*summary[mode]["interval"]) for mode in modes))
+    console.print(table)
+    for mode in modes:
+        if summary[mode]["pass_at_k"]:
+            figures = ", ".join(f"{k}: {value:.3f}" for k, value in summary[mode]["pass_at_k"].items())
+            console.print(f"pass@k, {mode}: {figures}")
+    console.print(
+        f"always answering {summary['majority_answer']!r} would score {summary['majority_share']:.3f}; "
+        f"no answer read in {summary['extraction_failures']:.1%}, truncated {summary['truncated']:.1%}"
+    )
+
+
+def _mode_title(summary: dict, mode: str) -> str:
+    return "greedy" if mode == "greedy" else f"mean of {summary[mode]['samples_per_problem']}"
+
+
+def render_comparison(result: dict, console: Console) -> None:
+    """B minus A, paired by problem."""
+    console.print(f"A  {result['a']}\nB  {result['b']}")
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("", "problems", "A", "B", "B − A", "95 % interval", "p"):
+        table.add_column(title, justify="right" if title else "left")
+    for mode in ("greedy", "sampled"):
+        if mode in result:
+            r = result[mode]
+            table.add_row(
+                mode, str(r["problems"]), f"{r['accuracy_a']:.3f}", f"{r['accuracy_b']:.3f}", f"{r['difference']:+.3f}",
+                "{:+.3f} – {:+.3f}".format(*r["interval"]), f"{r['p_value']:.2g}",
+            )
+    console.print(table)

@@ -13,6 +13,7 @@ from ptdpo_cli.artifacts.problems import problem_from_row, problems_table
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets import load_problems
+from ptdpo_cli.errors import UsageError
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.plan import Plan
 
@@ -20,10 +21,28 @@ from ptdpo_cli.stages.plan import Plan
 _SHARD_ROWS = 2048
 
 
-def plan_problems(recipe: Recipe, run: Path, *, split: str | None = None, count: int | None = None) -> Plan:
-    """The problems of one split; a local file counts with the hash of its bytes, so an edited file is another input."""
-    section = recipe.data.model_dump() | {"split": split or recipe.data.split, "count": count or recipe.data.count}
-    return Plan(run, "problems", "problems", section, inputs=_file_hashes(recipe.data.name), seed=recipe.seed)
+def plan_problems(recipe: Recipe, run: Path) -> Plan:
+    """The training problems; a local file counts with the hash of its bytes, so an edited file is another input."""
+    return _plan(recipe, run, recipe.data.model_dump())
+
+
+def plan_eval_problems(recipe: Recipe, run: Path) -> Plan:
+    """The problems to evaluate on.
+
+    Errors: UsageError when they would be the training problems under another name: one file has no splits.
+    """
+    data, settings = recipe.data, recipe.eval
+    if settings.data is None and Path(data.name).is_file() and settings.split != data.split:
+        raise UsageError(
+            "this would evaluate on the training file", expected="held-out problems", found=data.name,
+            hint="`ptdpo eval --data HELD_OUT_FILE`, or `--split train` if it is the training problems that you mean",
+        )
+    changed = {"name": settings.data or data.name, "split": settings.split, "count": settings.count}
+    return _plan(recipe, run, data.model_dump() | changed)
+
+
+def _plan(recipe: Recipe, run: Path, section: dict) -> Plan:
+    return Plan(run, "problems", "problems", section, inputs=_file_hashes(section["name"]), seed=recipe.seed)
 
 
 def make_problems(recipe: Recipe, plan: Plan, *, force: bool = False) -> Artifact:
@@ -41,16 +60,16 @@ def make_problems(recipe: Recipe, plan: Plan, *, force: bool = False) -> Artifac
 
 def load(recipe: Recipe, plan: Plan) -> list[Problem]:
     """The problems themselves, read and checked; nothing is written."""
-    data = recipe.data
+    section = plan.section
     return load_problems(
-        data.name,
-        split=plan.section["split"],
+        section["name"],
+        split=section["split"],
         seed=recipe.seed,
-        count=plan.section["count"],
-        kinds=data.kinds,
-        columns=data.columns,
-        image_root=data.image_root,
-        max_pixels=data.max_image_pixels,
+        count=section["count"],
+        kinds=section["kinds"],
+        columns=section["columns"],
+        image_root=section["image_root"],
+        max_pixels=section["max_image_pixels"],
     )
 
 

@@ -46,7 +46,7 @@ class Score:
 
 
 def plan_score_ref(
-    recipe: Recipe, run: Path, rollouts: Artifact, hints: Artifact | None, reference: Policy
+    recipe: Recipe, run: Path, rollouts: Artifact, hints: Artifact | None, reference: Policy, *, limit: int | None = None
 ) -> Plan:
     """Errors: ArtifactError when the rollouts come from another tokenizer, or hold no sampler top-K where it is needed."""
     require_same_interface(reference, rollouts.manifest.model, what=f"rollouts {rollouts.path}")
@@ -64,6 +64,7 @@ def plan_score_ref(
         "prompt": recipe.prompt.model_dump(),
         "temperature": rollouts.manifest.section["rollout"]["temperature"],
         "reference_logprobs": recipe.needs_reference,
+        "limit": limit,
     }
     inputs = {"rollouts": rollouts.manifest.content_hash}
     if hints is not None:
@@ -85,7 +86,7 @@ def make_scores(
     if not force and (done := plan.finished()):
         return done
     with plan.writer(force=force) as writer:
-        for shard, group in enumerate(read_rollouts(rollouts)):
+        for shard, group in enumerate(_first_problems(read_rollouts(rollouts), plan.section["limit"])):
             progress(shard, rollouts.shards(), "scoring")
             if not writer.has_shard(shard):
                 gated = gate(recipe, book, group) if recipe.needs_teacher else [False] * len(group)
@@ -102,6 +103,15 @@ def make_scores(
                 )
         progress(rollouts.shards(), rollouts.shards(), "scoring")
         return writer.finish()
+
+
+def _first_problems(groups: Iterator[list[Rollout]], limit: int | None) -> Iterator[list[Rollout]]:
+    seen: dict[str, None] = {}
+    for group in groups:
+        seen |= dict.fromkeys(r.problem_id for r in group)
+        chosen = set(list(seen)[:limit])
+        if part := [r for r in group if r.problem_id in chosen]:
+            yield part
 
 
 def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool]:

@@ -184,8 +184,10 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 def _readable(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list) and all(isinstance(part, float) for part in value):
+        return f"({', '.join(map(_readable, value))})"
     if isinstance(value, list):
         return " · ".join(map(_readable, value))
     if isinstance(value, dict):
-        return ", ".join(_readable(part) for part in value.values())
+        return " ".join(map(_readable, value.values()))
     return str(value)

@@ -36,6 +36,7 @@ from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
 from ptdpo_cli.stages.update import Row, accumulate_gradients
+from ptdpo_cli.stages.workspace import Workspace
 
 # What these say does not change the weights after iteration i, so it is no part of a policy's key: a run can be
 # made longer, or checkpointed more often, and goes on from where it is.
@@ -134,12 +135,16 @@ def _per_update(rows: list[Row], n_updates: int) -> list[list[Row]]:
     """Whole groups, in as equal parts as they come."""
     problem_ids = list(dict.fromkeys(row.rollout.problem_id for row in rows))
     if n_updates > len(problem_ids):
-        raise PtdpoError(
-            "more updates per iteration than problems", expected=f"at most {len(problem_ids)}", found=n_updates,
-            hint="lower train.updates_per_iteration or raise rollout.problems_per_iteration",
-        )
+        raise too_many_updates(len(problem_ids), n_updates)
     parts = [set(part) for part in np.array_split(np.array(problem_ids, dtype=object), n_updates)]
     return [[row for row in rows if row.rollout.problem_id in part] for part in parts]
+
+
+def too_many_updates(n_problems: int, n_updates: int) -> PtdpoError:
+    return PtdpoError(
+        "more updates per iteration than problems", expected=f"at most {n_problems}", found=n_updates,
+        hint="lower train.updates_per_iteration or raise rollout.problems_per_iteration",
+    )
 
 
 def batch_metrics(rollouts: list[Rollout]) -> dict[str, float]:
@@ -334,6 +339,52 @@ def newest_checkpoint(loop: Loop) -> Artifact | None:
         if done := loop.plan(iteration).finished():
             return done
     return None
+
+
+def run_loop(
+    work: Workspace, start: str | None, *, force: bool, warn, say, progress: Progress = no_progress
+) -> tuple[Artifact, bool]:
+    """The final policy of a recipe's loop, and whether it was there already; goes on from the newest checkpoint.
+
+    The loop starts from the recipe's model, which is also its reference, or from another policy (`start`).
+    """
+    from ptdpo_cli.engines.hf import HfEngine
+
+    recipe = work.recipe
+    hints = work.hints(make=True)
+    base = work.policy(start or recipe.model.path)
+    needs_reference = recipe.needs_teacher or recipe.needs_reference
+    reference = work.reference if needs_reference else None
+    loop = Loop(
+        recipe, work.run, base.hashes, work.problems, hints, reference, work.book(reference or base, work.problems, hints)
+    )
+    checkpoint = None if force else newest_checkpoint(loop)
+    if checkpoint is not None and checkpoint.manifest.counts["iteration"] == recipe.train.iterations:
+        return checkpoint, True
+    if checkpoint is not None:
+        say(f"going on after iteration {checkpoint.manifest.counts['iteration']} ({checkpoint.path})")
+        base = work.policy(checkpoint.path)
+    state = load_state(recipe, base) if checkpoint is not None else new_state(recipe, base)
+    return train_loop(loop, state, HfEngine, warn=warn, progress=progress, force=force), False
+
+
+def final_policy(work: Workspace) -> Path:
+    """Where the finished policy of this recipe's loop lies.
+
+    Errors: ArtifactError when the loop has not finished, with the policies that there are.
+    """
+    recipe = work.recipe
+    base = work.reference.hashes
+    plan = plan_policy(recipe, work.run, base, work.problems, work.hints(make=True), recipe.train.iterations)
+    if (done := plan.finished()) is not None:
+        return done.path
+    there = sorted(str(p.parent) for p in (work.run / "policy").glob(f"*/{MANIFEST}"))
+    raise ArtifactError(
+        f"the policy of this recipe is not finished in {work.run}",
+        expected=plan.directory,
+        found=", ".join(there) or "no policy",
+        hint="train it with `ptdpo train`, or name another with `--policy DIR`",
+    )
 
 
 def train_loop(

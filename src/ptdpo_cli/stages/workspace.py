@@ -15,7 +15,7 @@ from ptdpo_cli.models.load import Policy, load_policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
-from ptdpo_cli.stages.problems import make_problems, plan_problems, read_problems
+from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems, read_problems
 
 
 class Workspace:
@@ -31,8 +31,7 @@ class Workspace:
         return make_problems(self.recipe, plan_problems(self.recipe, self.run))
 
     def eval_problems(self) -> Artifact:
-        settings = self.recipe.eval
-        return make_problems(self.recipe, plan_problems(self.recipe, self.run, split=settings.split, count=settings.count))
+        return make_problems(self.recipe, plan_eval_problems(self.recipe, self.run))
 
     @cached_property
     def reference(self) -> Policy:

@@ -1,0 +1,56 @@
+"""The stages in the order of the data flow, as data: `ptdpo stages` prints it, and `stages/*/README.md` say the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command: the kinds of artifact that it reads and writes, and what it needs to run."""
+
+    number: int
+    name: str
+    does: str
+    reads: tuple[str, ...]
+    writes: str
+    needs: str
+
+    @property
+    def schema_version(self) -> int:
+        return SCHEMA_VERSIONS[self.writes]
+
+    def to_dict(self) -> dict:
+        return asdict(self) | {"schema_version": self.schema_version}
+
+
+STAGES = (
+    Stage(0, "sft", "supervised training on worked solutions, from scratch or from a model", (), "policy", "CPU or GPU"),
+    Stage(1, "build-hints", "one hint per problem: where to look and how to think, never the answer", ("problems",), "hints", "CPU"),
+    Stage(2, "rollout", "G samples per problem from the policy, question only", ("problems", "policy"), "rollouts", "CPU or GPU"),
+    Stage(
+        3, "score-ref", "the frozen teacher, with the hint, scores the gated rollouts token by token",
+        ("rollouts", "hints", "problems"), "scores", "CPU or GPU",
+    ),
+    Stage(
+        4, "train", "GRPO + λ·JSD + β·KL: one update from rollouts and scores, or the whole loop",
+        ("rollouts", "scores", "problems", "hints", "policy"), "policy", "CPU or GPU",
+    ),
+    Stage(5, "eval", "greedy and sampled answers on unseen problems, graded, with intervals", ("problems", "policy"), "evals", "CPU or GPU"),
+)
+
+
+def render_stages(console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("", "stage", "reads", "writes", "needs", "does"):
+        table.add_column(title)
+    for stage in STAGES:
+        writes = f"{stage.writes} v{stage.schema_version}"
+        table.add_row(str(stage.number), stage.name, ", ".join(stage.reads) or "a data set", writes, stage.needs, stage.does)
+    console.print(table)

@@ -1,0 +1,135 @@
+"""`--dry-run`: every check that can be made before work starts, and nothing written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.errors import PtdpoError
+from ptdpo_cli.models.load import Policy
+from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.stages import build_hints, problems, score_ref, train, workspace
+from ptdpo_cli.stages.contexts import PromptBook
+
+_SAMPLED_PROMPTS = 32
+
+
+def preflight(
+    stage: str, recipe: Recipe, run: Path, *, limit: int | None = None, policy: str | None = None,
+    rollouts: Path | None = None, scores: Path | None = None, hints: Path | None = None,
+) -> dict:
+    """Load and check what the stage would read, estimate what it would need; raises what the stage would raise."""
+    checked: dict = {"stage": stage, "run": str(run), "recipe": recipe.model_dump(mode="json"), "checks": []}
+
+    def passed(what: str) -> None:
+        checked["checks"].append(what)
+
+    _check_folder(run)
+    if stage == "sft":
+        passed("recipe")
+        return checked
+    plan = problems.plan_eval_problems(recipe, run) if stage == "eval" else problems.plan_problems(recipe, run)
+    rows = problems.load(recipe, plan)
+    passed(f"{len(rows)} problems from {plan.section['name']}, split {plan.section['split']}")
+    made = {}
+    if stage == "build-hints" or (stage in ("score-ref", "train") and recipe.needs_teacher and rollouts is None):
+        made = {p.problem_id: h for p in rows[:limit] if (h := build_hints.checked(build_hints.hint_from_regions(p), p)).text}
+        passed(f"{len(made)} hints pass the leak check")
+    if stage == "build-hints":
+        return checked
+    work = workspace.Workspace(recipe, run)
+    model = work.policy(policy or recipe.model.path)
+    passed(f"model {model.path}, {sum(p.numel() for p in model.model.parameters()) / 1e6:.1f} M parameters on {model.model.device}")
+    longest = _check_prompts(recipe, model, rows[:limit], {k: h.text for k, h in made.items()})
+    passed(f"prompts up to {longest} tokens (of {min(len(rows), _SAMPLED_PROMPTS)} looked at), image tokens = image features")
+    _check_inputs(recipe, run, work, model, stage, rollouts, scores, hints, passed)
+    checked["estimate"] = estimate(recipe, model, longest)
+    disk = shutil.disk_usage(_existing(run)).free
+    checked["estimate"]["disk_free_bytes"] = disk
+    if checked["estimate"]["disk_bytes"] > disk:
+        raise PtdpoError(
+            "the disk is too small for this run", expected=f"{checked['estimate']['disk_bytes'] / 1e9:.2f} GB",
+            found=f"{disk / 1e9:.2f} GB free", hint="lower train.keep_iterations or train.keep_checkpoints, or use another --run",
+        )
+    passed("disk space")
+    return checked
+
+
+def _check_inputs(recipe, run, work, model: Policy, stage, rollouts, scores, hints, passed) -> None:
+    sampled = Artifact.open(rollouts, kind="rollouts") if rollouts else None
+    if sampled and stage == "train":
+        train.plan_update(recipe, run, model, sampled, Artifact.open(scores, kind="scores") if scores else None)
+        passed("rollouts and scores belong to this policy")
+    if stage == "score-ref":
+        sampled = sampled or Artifact.open(run, kind="rollouts")
+        score_ref.plan_score_ref(recipe, run, sampled, work.hints(hints), model)
+        passed("rollouts and hints belong together")
+    if stage == "train" and sampled is None:
+        n_problems = recipe.rollout.problems_per_iteration
+        if recipe.train.updates_per_iteration > n_problems:
+            raise train.too_many_updates(n_problems, recipe.train.updates_per_iteration)
+
+
+def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str]) -> int:
+    """Build real prompts of some problems, the longest questions first; their longest length in tokens."""
+    chosen = sorted(rows, key=lambda p: -len(p.question))[:_SAMPLED_PROMPTS]
+    book = PromptBook(recipe, model, chosen, hints)
+    prompts = book.students(p.problem_id for p in chosen)
+    if hints:
+        prompts += book.teachers(p.problem_id for p in chosen if p.problem_id in hints)
+    return max(len(prompt) for prompt in prompts)
+
+
+def estimate(recipe: Recipe, model: Policy, prompt_tokens: int) -> dict[str, int]:
+    """Bytes of memory and disk at the worst: every response at full length, every rollout gated."""
+    settings = recipe.rollout
+    n_parameters = sum(p.numel() for p in model.model.parameters())
+    width = next(model.model.parameters()).element_size()
+    config = model.model.config.get_text_config()
+    n_rollouts = settings.problems_per_iteration * settings.rollouts_per_problem
+    tokens = n_rollouts * settings.max_new_tokens
+    k = recipe.teacher.top_k if recipe.needs_teacher else 0
+    per_iteration = tokens * (8 + 4 * k + (2 * k * 8 + 12 if k else 0))
+    checkpoint = n_parameters * 3 * width
+    copies = 4 + (1 if recipe.needs_teacher or recipe.needs_reference else 0)   # weights, gradient, two moments; reference
+    activations = recipe.train.tokens_per_micro_batch * config.num_hidden_layers * config.hidden_size * 34 * width
+    logits = min(recipe.train.logits_per_chunk, recipe.train.tokens_per_micro_batch * config.vocab_size) * 4 * 4
+    cache = settings.problems_per_shard * settings.rollouts_per_problem * (prompt_tokens + settings.max_new_tokens)
+    kv_cache = cache * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2 * width
+    return {
+        "memory_bytes": n_parameters * width * copies + max(activations + logits, kv_cache),
+        "disk_bytes": per_iteration * recipe.train.keep_iterations + checkpoint * (recipe.train.keep_checkpoints + 1),
+    }
+
+
+def _check_folder(run: Path) -> None:
+    existing = _existing(run)
+    if not existing.is_dir():
+        raise PtdpoError(f"{existing} is in the way: not a folder", hint="give another folder with --run")
+    if not os.access(existing, os.W_OK):
+        raise PtdpoError(f"cannot write {existing}", hint="give another folder with --run")
+
+
+def _existing(path: Path) -> Path:
+    """The path, or its nearest parent that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def render_preflight(checked: dict, recipe: Recipe, console: Console) -> None:
+    """The resolved recipe, what was checked, and the estimate."""
+    console.print(yaml.safe_dump(checked["recipe"], sort_keys=False, allow_unicode=True), markup=False)
+    for line in checked["checks"]:
+        console.print(f"ok  {line}", markup=False)
+    if found := checked.get("estimate"):
+        console.print(
+            f"needs at most about {found['memory_bytes'] / 1e9:.2f} GB of memory and {found['disk_bytes'] / 1e9:.2f} GB of disk"
+        )
+    console.print(f"dry run: nothing was written in {checked['run']}", markup=False)
