@@ -109,16 +109,13 @@ def input_key(*, stage: str, schema_version: int, section: Mapping, inputs: Mapp
 
 def content_hash(fields: Mapping[str, object]) -> str:
     """sha256 of a manifest's fields without the volatile ones; an absent optional field and null count the same."""
-    return _hash_without(fields, VOLATILE | HASHES)
+    left_out = VOLATILE | HASHES
+    return sha256(canonical({k: v for k, v in fields.items() if k not in left_out and v is not None}))
 
 
 def checksum(fields: Mapping[str, object]) -> str:
-    """sha256 of all fields of a manifest but this one."""
-    return _hash_without(fields, {"checksum"})
-
-
-def _hash_without(fields: Mapping[str, object], left_out: set[str] | frozenset[str]) -> str:
-    return sha256(canonical({k: v for k, v in fields.items() if k not in left_out and v is not None}))
+    """sha256 of all fields as they stand in the file, but this one."""
+    return sha256(canonical({k: v for k, v in fields.items() if k != "checksum"}))
 
 
 def seal(**fields) -> Manifest:
@@ -157,7 +154,7 @@ def read_manifest(directory: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{path} is not a valid manifest", found=f"{where}: {first['msg']}", hint=damaged) from None
-    if (found := checksum(manifest.model_dump())) != manifest.checksum:
+    if (found := checksum(fields)) != manifest.checksum:
         raise ArtifactError(f"{path} is damaged or was edited", expected=f"checksum {manifest.checksum[:8]}",
                             found=f"checksum {found[:8]}", hint=damaged)
     return manifest
