@@ -390,26 +390,25 @@ def demo(
 
 @app.callback(invoke_without_command=True)
 def _options(
-    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="PTDPO_DEBUG")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (or PTDPO_DEBUG=1).")] = False,
 ):
     if version:
         import importlib.metadata
 
         print(f"ptdpo {importlib.metadata.version('ptdpo')}")
         raise typer.Exit
-    context.obj = {"debug": debug}
 
 
 def main() -> None:
     """Run a command; a fault ends in one message and the exit code of its class."""
-    debug = "--debug" in sys.argv or bool(os.environ.get("PTDPO_DEBUG"))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]     # wherever it stands
+    debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get("PTDPO_DEBUG"))
     from ptdpo_cli import signals
 
     signals.install()
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except KeyboardInterrupt:
         console.messages.print("\ninterrupted; run the same command again to go on from what is finished")
         code = 130

@@ -138,7 +138,6 @@ class Train(Section):
     logits_per_chunk: Positive = 50_000_000
     """Response tokens × vocabulary whose logits are held at once."""
     freeze_vision: bool = False
-    gradient_checkpointing: bool = False
     checkpoint_every: Positive = 25
     keep_checkpoints: Positive = 2
     keep_iterations: Positive = 2

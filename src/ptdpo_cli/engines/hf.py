@@ -15,6 +15,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from ptdpo_cli.engines import Request, Sample, Sampling
+from ptdpo_cli.models.inputs import picture_inputs
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.logprobs import require_finite
 
@@ -96,9 +97,5 @@ def _left_padded(policy: Policy, requests: Sequence[Request]) -> dict[str, torch
         ids_BL[row, width - len(prompt) :] = prompt.token_ids_L
         types_BL[row, width - len(prompt) :] = prompt.type_ids_L
         mask_BL[row, width - len(prompt) :] = 1
-    inputs = {"input_ids": ids_BL, "attention_mask": mask_BL, "mm_token_type_ids": types_BL}
-    pictured = [p for p in prompts if p.pixel_values is not None]
-    if pictured:
-        inputs["pixel_values"] = torch.cat([p.pixel_values for p in pictured])
-        inputs["image_grid_thw"] = torch.cat([p.image_grid_thw for p in pictured])
+    inputs = {"input_ids": ids_BL, "attention_mask": mask_BL, "mm_token_type_ids": types_BL} | picture_inputs(prompts)
     return {name: tensor.to(device) for name, tensor in inputs.items()}

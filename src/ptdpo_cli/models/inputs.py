@@ -1,6 +1,6 @@
 """From a problem to the tensors of a forward: prompts with image tokens and M-RoPE positions, and padded batches.
 
-Shapes: B sequences, L padded length, T response tokens, N packed response tokens.
+Shapes: L prompt tokens, B rows, T response tokens, N packed response tokens.
 Positions are computed once per prompt, from its final ids; a response continues from the prompt's largest position + 1.
 Image tokens are expanded once, by the processor, and checked here against the image features that the model will make.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -119,63 +120,67 @@ def _rope_positions(model, token_ids_L, type_ids_L, grid) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts with their responses, right-padded, and where the response tokens are predicted."""
+    """Responses to score, with their distinct prompts: what rollouts of one problem share goes through the model once.
 
-    model_inputs: dict[str, object]
-    predicts_BL: torch.Tensor       # True at the positions whose logits predict a response token
-    response_ids_N: torch.Tensor    # the tokens predicted there, packed in row order
-
-
-def build_batch(model, prompts: Sequence[Prompt], responses: Sequence[torch.Tensor], *, pad_id: int) -> Batch:
-    """One right-padded batch; pictures of a prompt that several rows share go through the vision tower once.
-
-    Logits at positions L−1 … L+T−2 predict response tokens 1 … T; the last response token predicts nothing we need and
-    is not fed.
+    Both halves are right-padded. Shapes: P distinct prompts of padded length L, B responses of padded length T.
     """
-    lengths = [len(p) + len(r) - 1 for p, r in zip(prompts, responses, strict=True)]
-    n_rows, width = len(prompts), max(lengths)
-    input_ids_BL = torch.full((n_rows, width), pad_id)
-    type_ids_BL = torch.zeros((n_rows, width), dtype=torch.long)
-    mask_BL = torch.zeros((n_rows, width), dtype=torch.long)
-    predicts_BL = torch.zeros((n_rows, width), dtype=torch.bool)
-    positions_3BL = torch.zeros((3, n_rows, width), dtype=torch.long)
-    for row, (prompt, response, length) in enumerate(zip(prompts, responses, lengths, strict=True)):
-        start = len(prompt)
-        input_ids_BL[row, :start] = prompt.token_ids_L
-        input_ids_BL[row, start:length] = response[:-1]
-        type_ids_BL[row, :start] = prompt.type_ids_L
-        mask_BL[row, :length] = 1
-        predicts_BL[row, start - 1 : length] = True
-        positions_3BL[:, row, :start] = prompt.positions_3L
-        positions_3BL[:, row, start:length] = prompt.positions_3L.max() + 1 + torch.arange(length - start)
+
+    prompt_inputs: dict[str, torch.Tensor]
+    last_P: torch.Tensor                # position of each prompt's last token
+    prompt_of_B: torch.Tensor
+    response_ids_BT: torch.Tensor
+    mask_BT: torch.Tensor               # True: a response token
+    positions_3BT: torch.Tensor
+
+    @property
+    def response_ids_N(self) -> torch.Tensor:
+        """The response tokens packed in row order."""
+        return self.response_ids_BT[self.mask_BT]
+
+
+def build_batch(model, prompts: Sequence[Prompt], responses: Sequence[np.ndarray], *, pad_id: int) -> Batch:
+    """Rows of prompt and response; rows whose prompt is the same object share it."""
+    distinct = list({id(prompt): prompt for prompt in prompts}.values())
+    index = {id(prompt): i for i, prompt in enumerate(distinct)}
+    lengths_B1 = torch.tensor([len(response) for response in responses])[:, None]
+    mask_BT = torch.arange(int(lengths_B1.max())) < lengths_B1
+    response_ids_BT = torch.full(mask_BT.shape, pad_id)
+    response_ids_BT[mask_BT] = torch.from_numpy(np.concatenate(responses)).long()
+    next_position_B = torch.tensor([int(prompt.positions_3L.max()) + 1 for prompt in prompts])
+    positions_BT = next_position_B[:, None] + torch.arange(mask_BT.shape[1])
     device = model.device
+    return Batch(
+        {name: tensor.to(device) for name, tensor in _prompt_inputs(distinct, pad_id).items()},
+        torch.tensor([len(prompt) - 1 for prompt in distinct], device=device),
+        torch.tensor([index[id(prompt)] for prompt in prompts], device=device),
+        response_ids_BT.to(device),
+        mask_BT.to(device),
+        positions_BT.expand(3, -1, -1).to(device),
+    )
+
+
+def _prompt_inputs(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Tensor]:
+    shape = len(prompts), max(map(len, prompts))
     inputs = {
-        "input_ids": input_ids_BL.to(device),
-        "attention_mask": mask_BL.to(device),
-        "position_ids": positions_3BL.to(device),
-        "mm_token_type_ids": type_ids_BL.to(device),
+        "input_ids": torch.full(shape, pad_id),
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+        "mm_token_type_ids": torch.zeros(shape, dtype=torch.long),
+        "position_ids": torch.zeros((3, *shape), dtype=torch.long),
     }
-    if any(prompt.pixel_values is not None for prompt in prompts):
-        inputs["mm_encoder_outputs"] = {"image": _image_features(model, prompts)}
-    return Batch(inputs, predicts_BL.to(device), torch.cat(list(responses)).long().to(device))
+    for row, prompt in enumerate(prompts):
+        inputs["input_ids"][row, : len(prompt)] = prompt.token_ids_L
+        inputs["attention_mask"][row, : len(prompt)] = 1
+        inputs["mm_token_type_ids"][row, : len(prompt)] = prompt.type_ids_L
+        inputs["position_ids"][:, row, : len(prompt)] = prompt.positions_3L
+    return inputs | picture_inputs(prompts)
 
 
-def _image_features(model, prompts: Sequence[Prompt]):
-    """The vision tower's output for the distinct prompts, laid out again for every row that uses them."""
-    distinct = list({id(p): p for p in prompts if p.pixel_values is not None}.values())
-    grid = torch.cat([p.image_grid_thw for p in distinct]).to(model.device)
-    pixels = torch.cat([p.pixel_values for p in distinct]).to(model.device)
-    features = model.model.get_image_features(pixels, grid, return_dict=True)
-    first, total = {}, 0
-    for prompt in distinct:
-        first[id(prompt)] = total
-        total += len(prompt.image_grid_thw)
-    order = [
-        first[id(p)] + picture for p in prompts if p.pixel_values is not None for picture in range(len(p.image_grid_thw))
-    ]
-    features.pooler_output = [features.pooler_output[i] for i in order]
-    if getattr(features, "deepstack_features", None) is not None:
-        features.deepstack_features = [[level[i] for i in order] for level in features.deepstack_features]
-    return features
-
-
+def picture_inputs(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+    """Patches and grids of the pictures of several prompts, one after the other."""
+    pictured = [prompt for prompt in prompts if prompt.pixel_values is not None]
+    if not pictured:
+        return {}
+    return {
+        "pixel_values": torch.cat([prompt.pixel_values for prompt in pictured]),
+        "image_grid_thw": torch.cat([prompt.image_grid_thw for prompt in pictured]),
+    }

@@ -6,18 +6,34 @@ Everything is float32 before the first exponential; vision tokens are out of eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from ptdpo_cli.errors import PtdpoError
-from ptdpo_cli.models.inputs import Batch
+from ptdpo_cli.models.inputs import Batch, Prompt
 
 
 def response_hidden(model, batch: Batch) -> torch.Tensor:
-    """Last hidden states at the positions that predict response tokens -> hidden_NH."""
-    output = model.model(**batch.model_inputs, use_cache=False)
-    return output.last_hidden_state[batch.predicts_BL]
+    """Last hidden states at the positions that predict response tokens, packed -> hidden_NH.
+
+    Each distinct prompt goes through the model once; its keys and values then serve all its responses, as in sampling,
+    and pass their gradient back. The prompt's last position predicts the first response token.
+    """
+    prompt = model.model(**batch.prompt_inputs, use_cache=True)
+    first_BH = prompt.last_hidden_state[torch.arange(len(batch.last_P)), batch.last_P][batch.prompt_of_B]
+    if batch.mask_BT.shape[1] == 1:
+        return first_BH
+    prompt.past_key_values.batch_select_indices(batch.prompt_of_B)
+    prompt_mask_BL = batch.prompt_inputs["attention_mask"][batch.prompt_of_B]
+    rest = model.model(
+        input_ids=batch.response_ids_BT[:, :-1],
+        attention_mask=torch.cat([prompt_mask_BL, batch.mask_BT[:, :-1].long()], 1),
+        position_ids=batch.positions_3BT[:, :, :-1],
+        past_key_values=prompt.past_key_values,
+        use_cache=True,
+    )
+    return torch.cat([first_BH[:, None], rest.last_hidden_state], 1)[batch.mask_BT]
 
 
 def response_logits(model, hidden_NH: torch.Tensor, *, media_ids: list[int], temperature: float) -> torch.Tensor:
@@ -59,16 +75,19 @@ def require_finite(logits_NV: torch.Tensor, media_ids: list[int], *, who: str) -
         )
 
 
-def in_token_batches(lengths: list[int], tokens_per_batch: int) -> list[list[int]]:
-    """Indices grouped so that padded size (rows × longest) stays within a budget; like lengths go together.
+def in_token_batches(prompts: Sequence[Prompt], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Indices of rows in batches whose padded tokens (distinct prompts and responses) stay within a budget.
 
-    A single row over the budget gets a batch of its own. Every index occurs once; the order is deterministic.
+    Rows of one prompt stay neighbours, prompts of like length go together; a row over the budget is a batch of its own.
+    Every index occurs once; the order is deterministic.
     """
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        # Sorted by length, so the newest row is the longest of its batch.
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= tokens_per_batch:
-            batches[-1].append(index)
+    for index in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i].problem_id, lengths[i], i)):
+        grown = [*batches[-1], index] if batches else [index]
+        distinct = {id(prompts[i]): len(prompts[i]) for i in grown}
+        padded = len(distinct) * max(distinct.values()) + len(grown) * max(lengths[i] for i in grown)
+        if batches and padded <= tokens_per_batch:
+            batches[-1] = grown
         else:
             batches.append([index])
     return batches

@@ -39,10 +39,9 @@ class Plan:
         return input_key(
             stage=self.stage,
             schema_version=SCHEMA_VERSIONS[self.kind],
-            section=self.section,
+            section=self.section | {"seed": self.seed},
             inputs=self.inputs,
             model=self.model,
-            seed=self.seed,
         )
 
     @property

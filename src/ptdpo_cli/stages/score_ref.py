@@ -187,12 +187,12 @@ def reference_scores(
 def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tuple[np.ndarray, ...]]:
     """`score` over every response token, in batches of a token budget; results per rollout, in the order given."""
     results: list = [None] * len(rollouts)
-    lengths = [len(p) + len(r.token_ids_T) for p, r in zip(prompts, rollouts, strict=True)]
-    for indices in in_token_batches(lengths, recipe.train.tokens_per_micro_batch):
+    lengths = [len(rollout.token_ids_T) for rollout in rollouts]
+    for indices in in_token_batches(prompts, lengths, recipe.train.tokens_per_micro_batch):
         batch = build_batch(
             policy.model,
             [prompts[i] for i in indices],
-            [torch.from_numpy(rollouts[i].token_ids_T) for i in indices],
+            [rollouts[i].token_ids_T for i in indices],
             pad_id=policy.tokenizer.pad_token_id,
         )
         sampler_top_NK = torch.from_numpy(np.concatenate([rollouts[i].sampler_top_ids_TK for i in indices])).long()
@@ -203,7 +203,7 @@ def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tu
             media_ids=policy.media_ids, temperature=temperature, logits_per_chunk=recipe.train.logits_per_chunk,
         )
         columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
-        ends = np.cumsum([len(rollouts[i].token_ids_T) for i in indices])[:-1]
+        ends = np.cumsum([lengths[i] for i in indices])[:-1]
         for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):
             results[index] = row
     return results

@@ -60,8 +60,6 @@ def new_state(recipe: Recipe, policy: Policy) -> TrainState:
     model.train()
     if train.freeze_vision:
         model.model.visual.requires_grad_(False)
-    if train.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=train.learning_rate, betas=train.adam_betas, eps=train.adam_eps, weight_decay=train.weight_decay

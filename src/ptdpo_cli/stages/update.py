@@ -84,10 +84,11 @@ def accumulate_gradients(policy: Policy, rows: Sequence[Row], train: Train, *, t
     Errors: PtdpoError when a loss is not finite, or the distillation term is positive with a gradient of zero.
     """
     whole = Denominators.of(rows)
-    lengths = [len(row.prompt) + row.n_tokens for row in rows]
     totals: dict[str, float] = {}
     tokenwise: dict[str, list[np.ndarray]] = {}
-    for indices in in_token_batches(lengths, train.tokens_per_micro_batch):
+    for indices in in_token_batches(
+        [row.prompt for row in rows], [row.n_tokens for row in rows], train.tokens_per_micro_batch
+    ):
         sums, values = _micro_batch(policy, [rows[i] for i in indices], whole, train, temperature)
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + value
@@ -97,15 +98,14 @@ def accumulate_gradients(policy: Policy, rows: Sequence[Row], train: Train, *, t
 
 
 def _micro_batch(policy: Policy, rows: list[Row], whole: Denominators, train: Train, temperature: float):
-    responses = [torch.from_numpy(row.rollout.token_ids_T) for row in rows]
+    responses = [row.rollout.token_ids_T for row in rows]
     batch = build_batch(policy.model, [row.prompt for row in rows], responses, pad_id=policy.tokenizer.pad_token_id)
     hidden_NH = response_hidden(policy.model, batch)
-    hidden_NH.retain_grad()
     gated_N, support_GS, teacher_GC, weights_G = _gated_tokens(rows, whole, train, hidden_NH)
     logprobs_N, entropy_N, student_GC = _head(
         policy, hidden_NH, batch.response_ids_N, gated_N, support_GS, temperature, train.logits_per_chunk
     )
-    mask_BT = _response_mask(rows, hidden_NH.device)
+    mask_BT = batch.mask_BT
     logprobs_BT = _padded(logprobs_N, mask_BT)
     old_BT = _padded(_packed(rows, lambda row: row.rollout.sampler_logprobs_T, logprobs_N), mask_BT)
     advantages_BT = torch.tensor([row.advantage for row in rows]).to(logprobs_BT)[:, None].expand_as(logprobs_BT)
@@ -212,6 +212,7 @@ def _backward(terms: dict[str, torch.Tensor], hidden_NH: torch.Tensor) -> dict[s
         for name, term in terms.items()
         if name != "policy_gradient"
     }
+    hidden_NH.retain_grad()     # only now: it would also keep the gradients asked for above
     sum(terms.values()).backward()
     gradients["policy_gradient"] = hidden_NH.grad - sum(gradients.values())
     return sums | {f"squared_gradient_{name}": float(g.double().square().sum()) for name, g in gradients.items()}
@@ -279,11 +280,6 @@ def _divergence_metrics(values: dict[str, np.ndarray]) -> dict[str, float]:
             np.median(values["student_on_teacher_top"][disagrees])
         )
     return metrics
-
-
-def _response_mask(rows: list[Row], device) -> torch.Tensor:
-    lengths_B1 = torch.tensor([row.n_tokens for row in rows])[:, None]
-    return (torch.arange(int(lengths_B1.max())) < lengths_B1).to(device)
 
 
 def _padded(values_N: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
