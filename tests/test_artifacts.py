@@ -73,7 +73,9 @@ def dies_at(step: int, run, work) -> bool:
 
         def hook(event, args):
             nonlocal seen
-            if event in STEPS and str(args[0]).startswith(str(run)):
+            is_in_run = bool(args) and str(args[0]).startswith(str(run))
+            is_in_rmtree = event in ("os.remove", "os.rmdir") and args[1] != -1        # a bare name in an open folder
+            if event in STEPS and (is_in_run or is_in_rmtree):
                 if seen == step:
                     os.kill(os.getpid(), signal.SIGKILL)
                 seen += 1
@@ -115,7 +117,8 @@ def test_a_kill_before_any_change_on_disk_is_resumed_to_the_same_content(tmp_pat
 def test_a_kill_in_a_forced_rebuild_leaves_the_old_or_the_new_one_whole(tmp_path):
     old = write(tmp_path / "old")
     new = write(tmp_path / "new", word="product")
-    assert old.content_hash != new.content_hash
+    third = write(tmp_path / "third", word="quotient")
+    assert len({old.content_hash, new.content_hash, third.content_hash}) == 3
     step, seen = 0, set()
     while True:
         run = tmp_path / str(step)
@@ -127,7 +130,7 @@ def test_a_kill_in_a_forced_rebuild_leaves_the_old_or_the_new_one_whole(tmp_path
         verify(found.path)
         seen.add(found.content_hash)
         assert find_finished(run, "problems", KEY) is not None
-        assert write(run, word="product", force=True).content_hash == new.content_hash
+        assert write(run, word="quotient", force=True).content_hash == third.content_hash    # not resumed from `new`
         assert leftovers(run) == [], step
         step += 1
     assert step > 30 and len(seen) == 2
@@ -183,8 +186,11 @@ def test_a_resume_redoes_exactly_the_damaged_shards(tmp_path, damage):
         (writer.path / "problems-00009.parquet").write_bytes(b"half a file")
         (writer.path / "state").mkdir()
         (writer.path / "state" / "optimizer.bin").write_bytes(b"x")
+    with open_writer(tmp_path / "empty") as writer:
+        assert writer.read_table("problems").num_rows == 0
     with open_writer(run) as writer:
         assert (writer.has_shard(0), writer.has_shard(1)) == (True, False)
+        assert writer.read_table("problems")["problem_id"].to_pylist() == ["p0", "p1"]
     artifact = write(run)
     assert artifact.content_hash == unbroken.content_hash
     assert artifact.manifest.counts == {"problems": 6, "mass": pytest.approx(0.3)}
@@ -349,8 +355,10 @@ def test_columns_and_tensors_must_be_those_of_the_schema(tmp_path):
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_are_chunked():
-    table, _ = rollouts_shard(10)
-    chunked = pa.concat_tables([table[:3], table[3:]])
+    rng = np.random.default_rng(0)                      # enough text for several pages, whose cuts follow the chunks
+    texts = [rng.bytes(1500).hex() for _ in range(1500)]
+    table = rollouts_shard(1500)[0].set_column(3, "text", pa.array(texts))
+    chunked = pa.concat_tables([table[:500], table[500:]])
     assert store._parquet("rollouts", chunked) == store._parquet("rollouts", table)
     reordered = table.select(table.column_names[::-1]).replace_schema_metadata({"pandas": "x"})
     assert store._parquet("rollouts", reordered) == store._parquet("rollouts", table)
@@ -365,6 +373,7 @@ def test_a_policy_takes_up_files_that_the_caller_wrote(tmp_path):
         writer.add_file("model")
         writer.add_file("metrics.jsonl")
         artifact = writer.finish(counts={"steps": 3})
+    assert artifact.shards() == 0
     assert [record.path for record in artifact.manifest.files] == ["metrics.jsonl", "model/weights.safetensors"]
     assert (artifact.path / "model" / "weights.safetensors").read_bytes() == b"w" * 100
     assert not (artifact.path / "forgotten.tmp").exists()

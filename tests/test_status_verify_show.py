@@ -24,7 +24,9 @@ from ptdpo_cli.stages.verify import render_verify, verify
 
 def png(red: int) -> bytes:
     data = io.BytesIO()
-    Image.new("RGB", (6, 4), (red, 0, 0)).save(data, "PNG")
+    image = Image.new("RGB", (6, 4), (red, 0, 0))
+    image.paste((0, 0, 255), (3, 0, 6, 4))
+    image.save(data, "PNG")
     return data.getvalue()
 
 
@@ -99,8 +101,11 @@ def test_status_of_what_is_unfinished_locked_stale_or_damaged(run):
         def write(writer):
             write_problems(writer)
             assert f"pid {os.getpid()} on" in status(run)[1]["locked_by"]
+            lock = next((run / "problems").glob("*.lock"))
+            lock.write_text(json.dumps(json.loads(lock.read_text()) | {"process_start": 1}))     # as of a dead process
             raise KeyboardInterrupt
         make(run, "problems", {"train.jsonl": "0" * 64}, write, force=True)
+    assert list((run / "problems").glob("*.lock"))
     rows = status(run)
     assert [(row["state"], row["shards"], row["locked_by"]) for row in rows[:2]] == [("finished", 1, None),
                                                                                      ("unfinished", 1, None)]
@@ -236,8 +241,8 @@ def test_a_sheet_shows_the_problems_behind_rollouts_enlarged_pixel_by_pixel(made
         assert show(run, kind=kind, limit=4, out=out)["sheet"] == str(out)
     with Image.open(tmp_path / "rollouts.png") as image:
         assert image.size[0] == 2 * 320             # two problems have rollouts among the first four rows
-        reds = {colour for _, colour in image.crop((0, 0, 640, 100)).getcolors(1 << 16)}
-    assert reds == {(0, 0, 0), (50, 0, 0), (255, 255, 255)}                 # no smoothed pixel in between
+        colours = {colour for _, colour in image.crop((0, 0, 640, 100)).getcolors(1 << 16)}
+    assert colours == {(0, 0, 0), (50, 0, 0), (0, 0, 255), (255, 255, 255)}       # no smoothed pixel in between
     with Image.open(tmp_path / "hints.png") as hints, Image.open(tmp_path / "problems.png") as problems:
         blue, is_blue = (0, 0, 205), []
         for image in (hints, problems):

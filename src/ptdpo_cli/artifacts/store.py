@@ -116,7 +116,8 @@ class Artifact:
 
     def table(self, name: str) -> pa.Table:
         """All shards of a table in their order."""
-        return pa.concat_tables(self.shard_table(name, shard) for shard in range(self.shards()))
+        tables = [self.shard_table(name, shard) for shard in range(self.shards())]
+        return pa.concat_tables(tables or [TABLES[name].empty_table()])
 
     def shard_table(self, name: str, shard: int) -> pa.Table:
         path = self.file(f"{name}-{shard:05d}.parquet")
@@ -225,8 +226,6 @@ class Writer:
         files = {f"{name}-{shard:05d}.parquet": _parquet(name, table) for name, table in tables.items()}
         for name, arrays in (tensors or {}).items():
             files[f"{name}-{shard:05d}.safetensors"] = _safetensors(name, arrays)
-        record_path = self.path / f"shard-{shard:05d}.json"
-        record_path.unlink(missing_ok=True)
         for name, data in files.items():
             _write_synced(self.path / name, data)
         now = time.perf_counter()
@@ -234,14 +233,14 @@ class Writer:
             shard=shard, input_key=self._fields["input_key"], counts=dict(counts or {}), wall_s=now - self._since,
             files=[FileRecord(path=n, bytes=len(data), sha256=manifests.sha256(data)) for n, data in files.items()],
         )
-        _replace_synced(record_path, record.to_bytes())
+        _replace_synced(self.path / f"shard-{shard:05d}.json", record.to_bytes())
         self._since, self._shards[shard] = now, record
 
     def read_table(self, name: str) -> pa.Table:
         """All finished shards of a table in their order, those of an earlier, interrupted run included."""
-        return pa.concat_tables(
-            pq.read_table(self.path / f"{name}-{shard:05d}.parquet", partitioning=None) for shard in sorted(self._shards)
-        )
+        paths = [self.path / f"{name}-{shard:05d}.parquet" for shard in sorted(self._shards)]
+        tables = [pq.read_table(path, partitioning=None) for path in paths]
+        return pa.concat_tables(tables or [TABLES[name].empty_table()])
 
     def add_file(self, name: str | Path) -> None:
         """Takes up a file, or all files of a folder, that the caller wrote below `writer.path`.
