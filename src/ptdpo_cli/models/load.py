@@ -131,8 +131,11 @@ def processor_hashes(processor) -> dict[str, str]:
         # The class name differs with and without torchvision for one and the same saved processor.
         if key not in ("image_processor_type", "processor_class")
     }
+    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+    for of_the_last_call in ("padding", "truncation"):
+        tokenizer.pop(of_the_last_call, None)
     return {
-        "tokenizer": _sha256(processor.tokenizer.backend_tokenizer.to_str()),
+        "tokenizer": _sha256(json.dumps(tokenizer, sort_keys=True)),
         "chat_template": _sha256(processor.chat_template or processor.tokenizer.chat_template or ""),
         "processor": _sha256(json.dumps(image_settings, sort_keys=True, default=str)),
     }

@@ -263,6 +263,7 @@ def save_policy(plan: Plan, state: TrainState, *, force: bool = False) -> Artifa
 def _write_policy(writer, state: TrainState) -> Artifact:
     model, optimizer = state.policy.model, state.optimizer
     model.save_pretrained(writer.path)
+    state.policy.tokenizer.backend_tokenizer.no_padding()       # of the last call; no part of the tokenizer
     state.policy.processor.save_pretrained(writer.path)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     moments = {
