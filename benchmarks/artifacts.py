@@ -73,6 +73,7 @@ def seconds(work, times: int) -> list[float]:
 
 
 def main() -> None:
+    load = round(os.getloadavg()[0], 2)         # of the last minute; other work on the machine makes every figure worse
     rng = np.random.default_rng(0)
     folder = Path(tempfile.mkdtemp(dir=Path(__file__).parent))         # on the disk where runs live, not in memory
     try:
@@ -87,7 +88,8 @@ def main() -> None:
         verified = verify(large.path)
         result = {
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
+            "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
+                        "load_before": load},
             "versions": manifest.versions(),
             "small_artifact": {"bytes": hashed, "median_ms": round(1e3 * statistics.median(small_s), 1),
                                "fastest_ms": round(1e3 * small_s[0], 1), "slowest_ms": round(1e3 * small_s[-1], 1)},
