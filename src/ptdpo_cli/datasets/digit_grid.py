@@ -125,10 +125,21 @@ def solve(problem: Problem, grid: Grid, cells: Sequence[int]) -> Problem:
 def random_cells(problem: Problem, grid: Grid, rng: np.random.Generator) -> Problem:
     """The problem solved for three or four cells drawn without regard to the question.
 
-    Without a hint this teaches a base to be unsure which cells are meant rather than surely wrong; with a hint that
-    names the same cells, to do what the hint says.
+    With a hint that names the same cells this teaches a base to do what the hint says.
     """
     return solve(problem, grid, rng.permutation(9)[:rng.integers(3, 5)].tolist())
+
+
+def mistaken(problem: Problem, grid: Grid, rng: np.random.Generator) -> Problem:
+    """The problem solved for the cells of some other kind: the name taken for another one's.
+
+    Without a hint this teaches a base to be unsure which cells are meant rather than surely wrong. A base that is sure
+    cannot be tutored: the gradient of the divergence is proportional to the student's own probability of a token.
+    """
+    right = KINDS[problem.category].cells(grid)
+    sets = [kind.cells(grid) for kind in KINDS.values()]
+    sets = [cells for cells in sets if cells and cells != right]
+    return solve(problem, grid, sets[rng.integers(len(sets))])
 
 
 def read_all(problem: Problem, grid: Grid, rng: np.random.Generator) -> Problem:

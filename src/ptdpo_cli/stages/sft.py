@@ -23,6 +23,8 @@ from ptdpo_cli.errors import UsageError
 from ptdpo_cli.hints.regions import hint_from_regions
 from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION, user_message
 
+RESOLVE = {"random": digit_grid.random_cells, "mistaken": digit_grid.mistaken, "all": digit_grid.read_all}
+
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,7 +36,7 @@ class Share(Settings):
     weight: float = Field(gt=0)
     hint: bool = False
     kinds: Literal["all", "taught", "untaught"] | tuple[str, ...] = "all"    # problem categories
-    cells: Literal["right", "random", "all"] = "right"    # digit-grid: those meant, any three or four, all nine read
+    cells: Literal["right", "random", "mistaken", "all"] = "right"    # all but `right` are for digit-grid, see RESOLVE
 
 
 class Phase(Settings):
@@ -67,6 +69,7 @@ class SftSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     optimizer: Literal["muon", "adamw"] = "muon"
     bf16: bool = True
+    freeze_vision: bool = False                  # keep the vision tower as warm-up or the checkpoint left it
 
 
 class Example(NamedTuple):
@@ -87,16 +90,15 @@ def sft_examples(
 ) -> Iterator[Example]:
     """Endless examples: a share drawn by weight, then a problem of its kinds, solved as the share says.
 
-    `grids` says what the pictures of digit-grid show, by problem id; only `cells: random` and `all` need it.
+    `grids` says what the pictures of digit-grid show, by problem id; only `cells` other than `right` need it.
     """
     pools = [_pool(problems, share.kinds) for share in mix]
     weights = np.array([share.weight for share in mix]) / sum(share.weight for share in mix)
     while True:
         i = rng.choice(len(mix), p=weights)
         problem = pools[i][rng.integers(len(pools[i]))]
-        if mix[i].cells != "right":
-            resolve = digit_grid.random_cells if mix[i].cells == "random" else digit_grid.read_all
-            problem = resolve(problem, grids[problem.problem_id], rng)
+        if mix[i].cells in RESOLVE:
+            problem = RESOLVE[mix[i].cells](problem, grids[problem.problem_id], rng)
         hint = hint_from_regions(problem).text if mix[i].hint else None
         messages = user_message(problem.question, len(problem.images), hint=hint, instruction=instruction)
         yield Example(messages, problem.images, problem.solution)
@@ -131,6 +133,7 @@ def run_sft(
     if settings.warmup.steps:
         metrics["digit_accuracy"] = warm_up_vision(model, processor, settings.warmup, seed=seed, progress=report)
 
+    model.model.visual.requires_grad_(not settings.freeze_vision)
     rng = np.random.default_rng([seed, 1])
     streams = [
         sft_examples(problems, phase.mix, rng, instruction=settings.instruction, grids=grids)
@@ -268,6 +271,8 @@ def _optimizers(model, settings: SftSettings) -> list:
 
     matrices, others = [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         inside = ".layers." in name or ".blocks." in name
         (matrices if settings.optimizer == "muon" and inside and parameter.ndim == 2 else others).append(parameter)
     adamw = torch.optim.AdamW(others, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
