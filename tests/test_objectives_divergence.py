@@ -181,6 +181,14 @@ def test_masked_vocabulary_has_zero_gradient_and_no_nan(dtype):
             torch.testing.assert_close(gradient_NV[:, :6], small_NV, atol=tolerance, rtol=0)
 
 
+def test_no_tokens_and_no_support_are_fine():
+    logits_NV = torch.zeros(0, 5, requires_grad=True)
+    divergence_N = coarse_divergence(logits_NV, torch.zeros(0, 5), torch.zeros(0, 0, dtype=torch.int32))
+    divergence_N.sum().backward()
+    assert divergence_N.shape == (0,) and logits_NV.grad.shape == (0, 5)
+    assert (coarse_logprobs(torch.zeros(2, 5), torch.zeros(2, 0, dtype=torch.int32)) == 0).all()
+
+
 def test_coarse_logprobs_gradcheck():
     support_NS = torch.tensor([[0, 4, 2], [3, -1, 1], [-1, -1, -1]])
     assert torch.autograd.gradcheck(

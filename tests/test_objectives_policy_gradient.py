@@ -168,6 +168,18 @@ def test_k3_is_the_divergence_on_average():
     assert (kl_V >= 0).all()
 
 
+def test_the_gradient_of_k3_is_on_average_that_of_the_other_direction():
+    """Σ_v π_v ∂k3(v) = Σ_v (π_v − π_ref,v) ∂log π_v = ∂KL(π_ref || π), π_v as a weight held fixed."""
+    generator = torch.Generator().manual_seed(3)
+    logits_V, reference_V = torch.randn(2, 9, generator=generator, dtype=torch.float64)
+    reference_V = reference_V.log_softmax(0)
+    logits_V = logits_V.clone().requires_grad_()
+    policy_V = logits_V.log_softmax(0)
+    expected_loss = policy_V.detach().exp() * k3(policy_V[None], reference_V[None], mask_BT=torch.ones(1, 9))[0]
+    found_V = torch.autograd.grad(expected_loss.sum(), logits_V)[0]
+    torch.testing.assert_close(found_V, (policy_V.exp() - reference_V.exp()).detach())
+
+
 def test_k3_of_equal_policies_is_exactly_zero_and_small_values_keep_their_precision():
     """exp(d) − d − 1 loses everything to cancellation in float32 for d = 1e-4; expm1 keeps d²/2 = 5e-9."""
     x = torch.tensor([[-1.0, -2.0]])

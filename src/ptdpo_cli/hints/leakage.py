@@ -131,8 +131,9 @@ _SOLUTION_PHRASE = re.compile(
     re.IGNORECASE,
 )
 _RESULT_OF = re.compile(
-    r"(?:=|≈|⇒|→|\\approx|\bequals?|\bis\s+equal\s+to|\bgives?|\bmakes?|\byields?|\btotals\b"
-    r"|\b(?:comes?|works?)\s+(?:out\s+)?(?:to|as|at)|\bbecomes?|\b(?:sum|total|result|product|difference|quotient)\s+is|\b(?:sums?|adds?)\s+(?:up\s+)?to)\s*[-+−$({\\]*\Z",
+    r"(?:=|≈|⇒|→|\\approx|\bequals?|\bis\s+equal\s+to|\bgives?|\bmakes?|\byields?|\bbecomes?|\btotals\b"
+    r"|\b(?:comes?|works?)\s+(?:out\s+)?(?:to|as|at)|\b(?:sums?|adds?)\s+(?:up\s+)?to"
+    r"|\b(?:sum|total|result|product|difference|quotient)\s+is)\s*[-+−$({\\]*\Z",
     re.IGNORECASE,
 )
 _VERDICTS = ({"yes", "no"}, {"true", "false"})

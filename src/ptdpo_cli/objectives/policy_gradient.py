@@ -70,7 +70,8 @@ def k3(logprobs_BT: Tensor, reference_logprobs_BT: Tensor, *, mask_BT: Tensor) -
 
     Source: GRPO, arXiv 2402.03300, eq. 4; the estimator "k3" of Schulman, "Approximating KL divergence" (2020).
     Shapes: logprobs_BT, reference_logprobs_BT, mask_BT (True: a response token) -> kl_BT.  Unit: nats, 0 <= k3 <= 10.
-    The tokens must be samples of π: with the arguments swapped this estimates no divergence.
+    The tokens must be samples of π: with the arguments swapped this estimates no divergence. The value estimates
+    KL(π || π_ref); the gradient, the samples held fixed, is on average that of KL(π_ref || π).
     Errors: ValueError if the shapes differ.
     By hand: log π = ln 1/2, log π_ref = ln 1/4: d = −0.6931, k3 = 0.5 + 0.6931 − 1 = 0.1931.
     Differs from the paper in: d is clamped to ±20 and k3 to 10; a clamped token passes no gradient. Masked positions
