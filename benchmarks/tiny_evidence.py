@@ -44,7 +44,9 @@ def ptdpo(*arguments: object) -> dict:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "ptdpo_cli", *map(str, arguments), "--json", "-q"],
-        env=environment, capture_output=True, text=True,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, arguments))}\n{done.stderr}")
@@ -54,16 +56,37 @@ def ptdpo(*arguments: object) -> dict:
 def run(method: str, seed: int, rate: float, *, split: str, context: str = "hint") -> dict:
     """Train and evaluate one arm; what is finished is not done again."""
     folder = RUNS / f"{method.lower()}-{context}-lr{rate:g}-seed{seed}"
-    options = ["--recipe", METHODS[method], "--run", folder, "--set", f"seed={seed}", "--set", f"train.learning_rate={rate}"]
+    options = [
+        "--recipe",
+        METHODS[method],
+        "--run",
+        folder,
+        "--set",
+        f"seed={seed}",
+        "--set",
+        f"train.learning_rate={rate}",
+    ]
     options += ["--set", f"teacher.context={context}", "--set", "train.trackers=[]"]
     started = time.perf_counter()
     policy = ptdpo("train", *options)["path"]
     print(f"{folder.name}: trained in {time.perf_counter() - started:.0f} s", flush=True)
     # One set of problems for all seeds: the training seed must not choose the test.
-    evaluated = ptdpo("eval", "--recipe", METHODS[method], "--run", RUNS / f"eval-{split}" / folder.name, "--policy", policy,
-                      "--split", split)
-    print(f"{folder.name}: {split} greedy {evaluated['summary']['greedy']['accuracy']:.3f}, "
-          f"sampled {evaluated['summary']['sampled']['accuracy']:.3f}", flush=True)
+    evaluated = ptdpo(
+        "eval",
+        "--recipe",
+        METHODS[method],
+        "--run",
+        RUNS / f"eval-{split}" / folder.name,
+        "--policy",
+        policy,
+        "--split",
+        split,
+    )
+    print(
+        f"{folder.name}: {split} greedy {evaluated['summary']['greedy']['accuracy']:.3f}, "
+        f"sampled {evaluated['summary']['sampled']['accuracy']:.3f}",
+        flush=True,
+    )
     return {"folder": str(folder), "eval": evaluated["path"], "summary": evaluated["summary"]}
 
 
@@ -80,18 +103,37 @@ def main() -> None:
 
 def measure(jobs: int) -> dict:
     with ThreadPoolExecutor(jobs) as pool:
-        grid = {(m, rate): pool.submit(run, m, SELECTION_SEED, rate, split="validation") for rate in LEARNING_RATES for m in METHODS}
+        grid = {
+            (m, rate): pool.submit(run, m, SELECTION_SEED, rate, split="validation")
+            for rate in LEARNING_RATES
+            for m in METHODS
+        }
         # Sampled accuracy: what the objective maximises, and with a smaller error than greedy answers.
-        validation = {m: {rate: grid[m, rate].result()["summary"]["sampled"]["accuracy"] for rate in LEARNING_RATES} for m in METHODS}
+        validation = {
+            m: {rate: grid[m, rate].result()["summary"]["sampled"]["accuracy"] for rate in LEARNING_RATES}
+            for m in METHODS
+        }
         chosen = {m: max(rates, key=rates.get) for m, rates in validation.items()}
         print(f"learning rates chosen on validation: {chosen}", flush=True)
         arms = {m: [pool.submit(run, m, seed, chosen[m], split="test") for seed in SEEDS] for m in METHODS}
-        controls = {c: pool.submit(run, "PTD-PO", SEEDS[0], chosen["PTD-PO"], split="test", context=c) for c in CONTROLS}
-        base = pool.submit(ptdpo, "eval", "--recipe", METHODS["GRPO"], "--run", RUNS / "eval-test" / "base",
-                           "--policy", "tiny-base", "--split", "test")
+        controls = {
+            c: pool.submit(run, "PTD-PO", SEEDS[0], chosen["PTD-PO"], split="test", context=c) for c in CONTROLS
+        }
+        base = pool.submit(
+            ptdpo,
+            "eval",
+            "--recipe",
+            METHODS["GRPO"],
+            "--run",
+            RUNS / "eval-test" / "base",
+            "--policy",
+            "tiny-base",
+            "--split",
+            "test",
+        )
         return {
             "date": date.today().isoformat(),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread per run, two runs at a time",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread per run, {jobs} runs at a time",
             "validation": {m: {f"{rate:g}": a for rate, a in rates.items()} for m, rates in validation.items()},
             "chosen": chosen,
             "arms": {m: [future.result() for future in futures] for m, futures in arms.items()},
@@ -110,9 +152,9 @@ def lead(results: dict, mode: str, *, resamples: int = 10_000) -> dict:
     """PTD-PO − GRPO, mean over seeds, with a 95 % interval that draws seeds and problems anew (both are samples)."""
     tables = {m: [per_problem(arm["eval"], mode) for arm in results["arms"][m]] for m in METHODS}
     problems = sorted(tables["GRPO"][0])
-    difference_SP = np.array([
-        [ours[p] - theirs[p] for p in problems] for ours, theirs in zip(tables["PTD-PO"], tables["GRPO"], strict=True)
-    ])
+    difference_SP = np.array(
+        [[ours[p] - theirs[p] for p in problems] for ours, theirs in zip(tables["PTD-PO"], tables["GRPO"], strict=True)]
+    )
     random = np.random.default_rng(0)
     n_seeds, n_problems = difference_SP.shape
     draws = []
@@ -130,15 +172,30 @@ def lead(results: dict, mode: str, *, resamples: int = 10_000) -> dict:
 def write_page(results: dict) -> None:
     out = ROOT / "docs" / "results"
     out.mkdir(parents=True, exist_ok=True)
-    logs = {m: [read_metrics(Path(arm["folder"]) / "logs" / "metrics.jsonl") for arm in arms] for m, arms in results["arms"].items()}
-    logs |= {f"control: {c}": [read_metrics(Path(arm["folder"]) / "logs" / "metrics.jsonl")] for c, arm in results["controls"].items()}
-    draw_curves({m: logs[m] for m in METHODS}, out / "tiny-curves.png", title="training problems; line: mean of 5 seeds, band: their range")
+    logs = {
+        m: [read_metrics(Path(arm["folder"]) / "logs" / "metrics.jsonl") for arm in arms]
+        for m, arms in results["arms"].items()
+    }
+    logs |= {
+        f"control: {c}": [read_metrics(Path(arm["folder"]) / "logs" / "metrics.jsonl")]
+        for c, arm in results["controls"].items()
+    }
+    draw_curves(
+        {m: logs[m] for m in METHODS},
+        out / "tiny-curves.png",
+        title="training problems; line: mean of 5 seeds, band: their range",
+    )
     draw_curves(logs, out / "tiny-controls.png", title="the same, with the controls (one seed each)")
     leads = {mode: lead(results, mode) for mode in MODES}
     summary = {
         "leads": leads,
-        "accuracy": {m: {mode: [arm["summary"][mode]["accuracy"] for arm in arms] for mode in MODES} for m, arms in results["arms"].items()},
-        "controls": {c: {mode: arm["summary"][mode]["accuracy"] for mode in MODES} for c, arm in results["controls"].items()},
+        "accuracy": {
+            m: {mode: [arm["summary"][mode]["accuracy"] for arm in arms] for mode in MODES}
+            for m, arms in results["arms"].items()
+        },
+        "controls": {
+            c: {mode: arm["summary"][mode]["accuracy"] for mode in MODES} for c, arm in results["controls"].items()
+        },
         "base": {mode: results["base"][mode]["accuracy"] for mode in MODES},
         "train_seconds": {m: [seconds(lines) for lines in logs[m]] for m in METHODS},
         **{key: results[key] for key in ("date", "machine", "validation", "chosen")},
@@ -170,23 +227,41 @@ def page(results: dict, summary: dict, logs: dict) -> str:
         cells = [f"{np.mean(accuracy[mode]):.3f} | {' '.join(f'{a:.3f}' for a in accuracy[mode])}" for mode in MODES]
         lines.append(f"| {m}, lr {summary['chosen'][m]:g} | {' | '.join(cells)} |")
     for c, accuracy in summary["controls"].items():
-        what = {"shuffled": "another problem's hint", "blind": "teacher without the picture", "none": "teacher without a hint"}[c]
+        what = {
+            "shuffled": "another problem's hint",
+            "blind": "teacher without the picture",
+            "none": "teacher without a hint",
+        }[c]
         lines.append(f"| control: {what} | {accuracy['greedy']:.3f} | 1 seed | {accuracy['sampled']:.3f} | 1 seed |")
     lines += ["", "PTD-PO − GRPO (95 % interval over seeds and problems):", ""]
     for mode, d in summary["leads"].items():
-        lines.append(f"- {mode}: **{d['difference']:+.3f}** ({d['interval'][0]:+.3f} – {d['interval'][1]:+.3f}); per seed {d['per_seed']}")
+        lines.append(
+            f"- {mode}: **{d['difference']:+.3f}** ({d['interval'][0]:+.3f} – {d['interval'][1]:+.3f}); per seed {d['per_seed']}"
+        )
     lines += ["", "![curves](tiny-curves.png)", "", "![controls](tiny-controls.png)", "", "## By kind of question", ""]
     lines += category_table(results)
     lines += ["", "## Learning rates", "", "Sampled accuracy on validation, seed 100, one run each:", ""]
     rates = list(next(iter(summary["validation"].values())))
     lines += ["| | " + " | ".join(rates) + " |", "| --- |" + " --- |" * len(rates)]
-    lines += [f"| {m} | " + " | ".join(f"{a:.3f}" for a in by_rate.values()) + " |" for m, by_rate in summary["validation"].items()]
+    lines += [
+        f"| {m} | " + " | ".join(f"{a:.3f}" for a in by_rate.values()) + " |"
+        for m, by_rate in summary["validation"].items()
+    ]
     lines += ["", "## Cost", "", "Seconds of training per seed (two runs side by side):", ""]
     lines += [f"- {m}: {' '.join(f'{s:.0f}' for s in summary['train_seconds'][m])}" for m in METHODS]
     last = {m: [run[-20:] for run in logs[m]] for m in METHODS}
-    lines += ["", "Mean of the last 20 iterations, all seeds:", "", "| | entropy | all-fail groups | accuracy of rollouts |", "| --- | --- | --- | --- |"]
+    lines += [
+        "",
+        "Mean of the last 20 iterations, all seeds:",
+        "",
+        "| | entropy | all-fail groups | accuracy of rollouts |",
+        "| --- | --- | --- | --- |",
+    ]
     for m, runs in last.items():
-        cells = [f"{np.mean([line[key] for run in runs for line in run]):.3f}" for key in ("entropy", "groups/all_fail", "accuracy")]
+        cells = [
+            f"{np.mean([line[key] for run in runs for line in run]):.3f}"
+            for key in ("entropy", "groups/all_fail", "accuracy")
+        ]
         lines.append(f"| {m} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -194,18 +269,33 @@ def page(results: dict, summary: dict, logs: dict) -> str:
 def category_table(results: dict) -> list[str]:
     from ptdpo_cli.datasets.digit_grid import KINDS
 
-    columns = {"base": [results["base"]], **{m: [arm["summary"] for arm in arms] for m, arms in results["arms"].items()}}
-    lines = ["Sampled accuracy, mean of seeds. The base was shown the right cells of the taught kinds only; `picture` kinds need it.", "",
-             "| kind | | " + " | ".join(columns) + " |", "| --- | --- |" + " --- |" * len(columns)]
+    columns = {
+        "base": [results["base"]],
+        **{m: [arm["summary"] for arm in arms] for m, arms in results["arms"].items()},
+    }
+    lines = [
+        "Sampled accuracy, mean of seeds. The base was shown the right cells of the taught kinds only; `picture` kinds need it.",
+        "",
+        "| kind | | " + " | ".join(columns) + " |",
+        "| --- | --- |" + " --- |" * len(columns),
+    ]
     for name in results["base"]["sampled"]["categories"]:
         kind = KINDS[name]
         marks = ", ".join(filter(None, ["taught" if kind.taught else "untaught", "picture" if kind.visual else ""]))
-        cells = [f"{np.mean([s['sampled']['categories'][name]['accuracy'] for s in summaries]):.3f}" for summaries in columns.values()]
+        cells = [
+            f"{np.mean([s['sampled']['categories'][name]['accuracy'] for s in summaries]):.3f}"
+            for summaries in columns.values()
+        ]
         lines.append(f"| {name} | {marks} | {' | '.join(cells)} |")
     for title, is_taught in (("all taught", True), ("all untaught", False)):
         cells = []
         for summaries in columns.values():
-            chosen = [c["accuracy"] for s in summaries for n, c in s["sampled"]["categories"].items() if KINDS[n].taught == is_taught]
+            chosen = [
+                c["accuracy"]
+                for s in summaries
+                for n, c in s["sampled"]["categories"].items()
+                if KINDS[n].taught == is_taught
+            ]
             cells.append(f"{np.mean(chosen):.3f}")
         lines.append(f"| **{title}** | | {' | '.join(cells)} |")
     return lines

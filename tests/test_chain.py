@@ -52,7 +52,9 @@ def test_loop_and_chain_end_in_equal_bits(tmp_path, small_recipe):
         plan = plan_score_ref(recipe, work.run, rollouts, work.hints(), work.reference)
         scores = make_scores(recipe, plan, book, work.reference, rollouts)
         state = load_state(recipe, policy)
-        artifact, _ = update_once(recipe, plan_update(recipe, work.run, policy, rollouts, scores), book, state, rollouts, scores)
+        artifact, _ = update_once(
+            recipe, plan_update(recipe, work.run, policy, rollouts, scores), book, state, rollouts, scores
+        )
         path = str(artifact.path)
     assert artifact.manifest.extra["weights"] == in_process.manifest.extra["weights"]
     for name in ("model.safetensors", "trainer.safetensors"):
@@ -71,7 +73,7 @@ def test_killed_at_random_moments_it_ends_as_if_unbroken(tmp_path, small_recipe)
     moments, killed = random.Random(seed), 0
     while killed < 20:
         child = os.fork()
-        if child == 0:      # forked, not spawned: the imports are done, so the kill falls into the work
+        if child == 0:  # forked, not spawned: the imports are done, so the kill falls into the work
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             loop(recipe, tmp_path / "broken")
             os._exit(0)
@@ -134,9 +136,13 @@ def test_stock_transformers_open_the_policy_and_say_the_same(tmp_path, small_rec
     ours = HfEngine(policy).sample([Request(p, 0) for p in prompts], Sampling(64, temperature=0.0))
     for prompt, answer in zip(prompts, ours, strict=True):
         ids = stock.generate(
-            input_ids=prompt.token_ids_L[None], attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            mm_token_type_ids=prompt.type_ids_L[None], pixel_values=prompt.pixel_values,
-            image_grid_thw=prompt.image_grid_thw, max_new_tokens=64, do_sample=False,
+            input_ids=prompt.token_ids_L[None],
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            mm_token_type_ids=prompt.type_ids_L[None],
+            pixel_values=prompt.pixel_values,
+            image_grid_thw=prompt.image_grid_thw,
+            max_new_tokens=64,
+            do_sample=False,
         )
         assert ids[0, len(prompt) :].tolist() == answer.token_ids_T.tolist()
 
@@ -212,7 +218,16 @@ def test_another_picture_gives_another_teacher_score(tmp_path, small_recipe):
     teachers = book.teachers([r.problem_id for r in rollouts])
     scores = teacher_scores(work.recipe, policy, teachers, rollouts, temperature=1.0)
     turned = [
-        type(p)(p.problem_id, p.token_ids_L, p.type_ids_L, p.positions_3L, p.pixel_values.flip(0), p.image_grid_thw, p.text, p.images)
+        type(p)(
+            p.problem_id,
+            p.token_ids_L,
+            p.type_ids_L,
+            p.positions_3L,
+            p.pixel_values.flip(0),
+            p.image_grid_thw,
+            p.text,
+            p.images,
+        )
         for p in teachers
     ]
     others = teacher_scores(work.recipe, policy, turned, rollouts, temperature=1.0)
@@ -248,7 +263,9 @@ def test_supports_hold_both_top_ks_and_exact_log_probs(tmp_path, small_recipe):
     book, artifact = sample(work, policy)
     rollouts = [r for group in read_rollouts(artifact) for r in group]
     hints = work.hints()
-    scores = make_scores(work.recipe, plan_score_ref(work.recipe, tmp_path, artifact, hints, policy), book, policy, artifact)
+    scores = make_scores(
+        work.recipe, plan_score_ref(work.recipe, tmp_path, artifact, hints, policy), book, policy, artifact
+    )
     flat = [s for g in read_scores(scores, list(read_rollouts(artifact))) for s in g]
     gated = [(r, s) for r, s in zip(rollouts, flat, strict=True) if s.support_TS is not None]
     assert gated and all(r.accuracy == 0 for r, _ in gated)
@@ -260,7 +277,7 @@ def test_supports_hold_both_top_ks_and_exact_log_probs(tmp_path, small_recipe):
             kept = ids[ids >= 0]
             best = set(np.argsort(-logp[t])[: work.recipe.teacher.top_k])
             assert set(rollout.sampler_top_ids_TK[t]) <= set(kept)
-            assert len(best - set(kept)) <= 1      # two ids may tie at the boundary in float32
+            assert len(best - set(kept)) <= 1  # two ids may tie at the boundary in float32
             assert np.abs(score.teacher_logprobs_TC[t, :-1][ids >= 0] - logp[t, kept]).max() < 1e-3
             mass = np.exp(score.teacher_logprobs_TC[t].astype(float)).sum()
             assert mass == pytest.approx(1, abs=1e-5)
@@ -303,7 +320,7 @@ def test_a_uniform_teacher_and_broken_logits_stop_the_stage(tmp_path, small_reci
 def test_image_tokens_must_match_image_features(tmp_path, small_recipe, monkeypatch):
     work = Workspace(small_recipe(), tmp_path)
     policy = load_policy("tiny-base")
-    one_short = lambda self, inputs, image_idx, **kwargs: self.image_token * 8      # noqa: E731
+    one_short = lambda self, inputs, image_idx, **kwargs: self.image_token * 8  # noqa: E731
     monkeypatch.setattr(type(policy.processor), "replace_image_token", one_short)
     book = work.book(policy, work.problems)
     with pytest.raises(PtdpoError, match="image tokens and image features differ in number"):
@@ -315,9 +332,15 @@ def test_train_refuses_what_does_not_belong_together(tmp_path, small_recipe):
     work = Workspace(recipe, tmp_path)
     policy = load_policy("tiny-base")
     book, rollouts = sample(work, policy)
-    scores = make_scores(recipe, plan_score_ref(recipe, tmp_path, rollouts, work.hints(), policy), book, policy, rollouts)
+    scores = make_scores(
+        recipe, plan_score_ref(recipe, tmp_path, rollouts, work.hints(), policy), book, policy, rollouts
+    )
     other = make_rollouts(
-        recipe, plan_rollout(recipe, tmp_path, work.problems, policy.hashes, iteration=1), book, HfEngine(policy), policy
+        recipe,
+        plan_rollout(recipe, tmp_path, work.problems, policy.hashes, iteration=1),
+        book,
+        HfEngine(policy),
+        policy,
     )
     with pytest.raises(ArtifactError, match="made from other rollouts"):
         plan_update(recipe, tmp_path, policy, other, scores)
@@ -355,3 +378,30 @@ def test_a_gate_without_hints_stays_shut(tmp_path, small_recipe):
     group = next(read_rollouts(artifact))
     book.hints = {}
     assert not any(scoring.gate(work.recipe, book, group))
+
+
+def test_metrics_reach_tensorboard(tmp_path, small_recipe):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    loop(small_recipe("train.iterations=2", "train.trackers=[tensorboard]"), tmp_path)
+    lines = read_metrics(tmp_path / "logs" / "metrics.jsonl")
+    (events,) = (tmp_path / "logs" / "ptdpo").glob("events*")
+    curves = EventAccumulator(str(events)).Reload()
+    assert [event.value for event in curves.Scalars("reward")] == pytest.approx([line["reward"] for line in lines])
+    wanted = {
+        "reward", "accuracy", "entropy", "distill/jsd", "distill/share_above_0.6", "distill/student_on_teacher_top",
+        "groups/all_fail", "groups/informative", "groups/all_pass", "grad_norm/policy_gradient", "grad_norm/distill",
+        "grad_norm/total", "clip_fraction", "response_tokens", "truncated", "tokens_per_s",
+    }  # fmt: skip
+    assert wanted <= set(curves.Tags()["scalars"]) and wanted <= set(lines[0])
+
+
+def test_a_tracker_that_is_not_installed_is_refused_at_once(tmp_path, small_recipe, monkeypatch):
+    import importlib.util
+
+    from ptdpo_cli.errors import UsageError
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else find_spec(name, *a))
+    with pytest.raises(UsageError, match="wandb is not installed"):
+        loop(small_recipe("train.trackers=[wandb]"), tmp_path)

@@ -13,8 +13,8 @@ import ptdpo_cli.stages.update as update
 from ptdpo_cli.engines.hf import HfEngine
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models.load import load_policy
-from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref, read_scores
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout, read_rollouts
+from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref, read_scores
 from ptdpo_cli.stages.train import _rows, new_state, train_iteration
 from ptdpo_cli.stages.workspace import Workspace
 
@@ -51,7 +51,7 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def float64_throughout():
-    """The model's RMSNorm and vision RoPE round to float32 inside; here they must not, or that alone differs by 1e-8."""
+    """The model's RMSNorm and vision RoPE round to float32 inside; that alone would differ by 1e-8."""
     from transformers.models.qwen3_vl import modeling_qwen3_vl as model
 
     def norm(self, hidden):
@@ -70,7 +70,6 @@ def float64_throughout():
 @pytest.fixture(scope="module")
 def setting(float64_throughout, recipes, tmp_path_factory):
     from conftest import SMALL
-
     from ptdpo_cli.recipe import load_recipe
 
     recipe = load_recipe(recipes / "tiny.yaml", [*SMALL, "train.kl_weight=0.05", *VARIED])
@@ -116,8 +115,12 @@ def test_padding_does_not_matter(setting):
     longest = max(setting.rows, key=lambda row: row.n_tokens)
     ids = np.concatenate([longest.rollout.token_ids_T] * 3)
     still = dataclasses.replace(
-        longest, advantage=0.0, score=None,
-        rollout=dataclasses.replace(longest.rollout, token_ids_T=ids, sampler_logprobs_T=np.zeros(len(ids), np.float32)),
+        longest,
+        advantage=0.0,
+        score=None,
+        rollout=dataclasses.replace(
+            longest.rollout, token_ids_T=ids, sampler_logprobs_T=np.zeros(len(ids), np.float32)
+        ),
     )
     alone, gradient = setting.gradients(rows, kl_weight=0.0, distill_weight=0.0)
     beside, padded = setting.gradients([*rows, still], kl_weight=0.0, distill_weight=0.0)
@@ -168,10 +171,18 @@ def plain_forward(policy, prompt, ids):
     """Logits of the response tokens from one ordinary call of the whole model, positions left to the model."""
     tokens = torch.cat([prompt.token_ids_L, ids])[None]
     types = torch.cat([prompt.type_ids_L, torch.zeros_like(ids)])[None]
-    logits = policy.model(
-        input_ids=tokens, mm_token_type_ids=types, attention_mask=torch.ones_like(tokens),
-        pixel_values=prompt.pixel_values.to(policy.model.dtype), image_grid_thw=prompt.image_grid_thw, use_cache=False,
-    ).logits[0, len(prompt) - 1 : -1].double()
+    logits = (
+        policy.model(
+            input_ids=tokens,
+            mm_token_type_ids=types,
+            attention_mask=torch.ones_like(tokens),
+            pixel_values=prompt.pixel_values.to(policy.model.dtype),
+            image_grid_thw=prompt.image_grid_thw,
+            use_cache=False,
+        )
+        .logits[0, len(prompt) - 1 : -1]
+        .double()
+    )
     logits[:, policy.media_ids] = -torch.inf
     return logits
 
@@ -217,14 +228,17 @@ def test_kl_can_leave_gated_groups_out(setting):
     """Against a reference 0.1 nats away everywhere, k3 = e^0.1 − 1.1 at each token that counts."""
     rows = [
         dataclasses.replace(
-            row, score=dataclasses.replace(row.score, reference_logprobs_T=row.rollout.sampler_logprobs_T + np.float32(0.1))
+            row,
+            score=dataclasses.replace(row.score, reference_logprobs_T=row.rollout.sampler_logprobs_T + np.float32(0.1)),
         )
         for row in setting.rows
     ]
     share = sum(row.n_tokens for row in rows if not row.is_group_gated) / sum(row.n_tokens for row in rows)
     assert 0 < share < 1
     assert setting.gradients(rows)[0]["kl"] == pytest.approx(np.exp(0.1) - 1.1, rel=1e-4)
-    assert setting.gradients(rows, kl_in_gated_groups=False)[0]["kl"] == pytest.approx((np.exp(0.1) - 1.1) * share, rel=1e-4)
+    assert setting.gradients(rows, kl_in_gated_groups=False)[0]["kl"] == pytest.approx(
+        (np.exp(0.1) - 1.1) * share, rel=1e-4
+    )
 
 
 def test_training_moves_the_policy_and_counts(tmp_path, small_recipe):

@@ -37,10 +37,10 @@ class Sampling:
 class Sample:
     """A response of T tokens, its end token included when it ended by itself."""
 
-    token_ids_T: np.ndarray         # int32
-    logprobs_T: np.ndarray          # float32, of the full softmax at the temperature, vision tokens masked
-    top_ids_TK: np.ndarray          # int32, best first
-    finish_reason: str              # "stop" or "length"
+    token_ids_T: np.ndarray  # int32
+    logprobs_T: np.ndarray  # float32, of the full softmax at the temperature, vision tokens masked
+    top_ids_TK: np.ndarray  # int32, best first
+    finish_reason: str  # "stop" or "length"
 
 
 class Engine(Protocol):

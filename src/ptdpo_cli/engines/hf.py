@@ -1,7 +1,7 @@
 """The Hugging Face engine: `generate` with one private random stream per request.
 
 `generate` itself runs greedily; the draw happens in a logits processor, by inverting the distribution function at one
-uniform number per token from the request's own generator. So neither batch order nor batch mates change a sample's draws.
+uniform number per token from the request's own generator. So neither order nor batch mates change a sample's draws.
 
 Shapes: B requests of a batch, V vocabulary, T response tokens, K top ids.
 """
@@ -49,7 +49,9 @@ class _SeededDraw(LogitsProcessor):
     def __init__(self, seeds: list[int], sampling: Sampling, media_ids: list[int]):
         self.sampling = sampling
         self.media_ids = torch.tensor(media_ids, dtype=torch.long)
-        self.uniforms_BT = np.stack([np.random.Generator(np.random.Philox(s)).random(sampling.max_new_tokens) for s in seeds])
+        self.uniforms_BT = np.stack(
+            [np.random.Generator(np.random.Philox(s)).random(sampling.max_new_tokens) for s in seeds]
+        )
         self.top_p = TopPLogitsWarper(sampling.top_p) if sampling.top_p < 1 else None
         self.logprobs: list[torch.Tensor] = []
         self.top_ids: list[torch.Tensor] = []

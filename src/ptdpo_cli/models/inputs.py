@@ -25,10 +25,10 @@ class Prompt:
 
     problem_id: str
     token_ids_L: torch.Tensor
-    type_ids_L: torch.Tensor                # 0 text, 1 image
-    positions_3L: torch.Tensor              # time, height, width
+    type_ids_L: torch.Tensor  # 0 text, 1 image
+    positions_3L: torch.Tensor  # time, height, width
     pixel_values: torch.Tensor | None
-    image_grid_thw: torch.Tensor | None     # one row per picture
+    image_grid_thw: torch.Tensor | None  # one row per picture
     text: str
     images: tuple[Image.Image, ...]
 
@@ -50,7 +50,9 @@ class Context:
     hint: str | None = None
 
 
-def build_prompts(policy: Policy, contexts: Sequence[Context], *, instruction: str, max_tokens: int, max_pixels: int) -> list[Prompt]:
+def build_prompts(
+    policy: Policy, contexts: Sequence[Context], *, instruction: str, max_tokens: int, max_pixels: int
+) -> list[Prompt]:
     """Prompts of several contexts, in order.
 
     Errors: UsageError for a prompt over `max_tokens` and for a question or hint that holds media tokens;
@@ -69,7 +71,9 @@ def build_prompts(policy: Policy, contexts: Sequence[Context], *, instruction: s
                 )
         messages = user_message(context.question, len(context.images), hint=context.hint, instruction=instruction)
         texts.append(policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        pictures.append([decode_rgb(data, where=f"problem {context.problem_id}", max_pixels=max_pixels) for data in context.images])
+        pictures.append(
+            [decode_rgb(data, where=f"problem {context.problem_id}", max_pixels=max_pixels) for data in context.images]
+        )
     return [
         _build(policy, context, text, images, max_tokens)
         for context, text, images in zip(contexts, texts, pictures, strict=True)
@@ -113,7 +117,9 @@ def _build(policy: Policy, context: Context, text: str, images: list[Image.Image
 def _rope_positions(model, token_ids_L, type_ids_L, grid) -> torch.Tensor:
     device = model.device
     positions_31L, _ = model.model.get_rope_index(
-        token_ids_L[None].to(device), type_ids_L[None].to(device), image_grid_thw=None if grid is None else grid.to(device)
+        token_ids_L[None].to(device),
+        type_ids_L[None].to(device),
+        image_grid_thw=None if grid is None else grid.to(device),
     )
     return positions_31L[:, 0].cpu()
 
@@ -126,10 +132,10 @@ class Batch:
     """
 
     prompt_inputs: dict[str, torch.Tensor]
-    last_P: torch.Tensor                # position of each prompt's last token
+    last_P: torch.Tensor  # position of each prompt's last token
     prompt_of_B: torch.Tensor
     response_ids_BT: torch.Tensor
-    mask_BT: torch.Tensor               # True: a response token
+    mask_BT: torch.Tensor  # True: a response token
     positions_3BT: torch.Tensor
 
     @property

@@ -24,7 +24,7 @@ class Policy:
     model: torch.nn.Module
     processor: object
     path: str
-    hashes: dict[str, str]      # weights, tokenizer, chat_template, processor
+    hashes: dict[str, str]  # weights, tokenizer, chat_template, processor
 
     @property
     def tokenizer(self):
@@ -42,7 +42,9 @@ class Policy:
         return ids or [self.tokenizer.eos_token_id]
 
 
-def load_policy(path: str | Path, *, dtype="float32", attention="sdpa", device="auto", trust_remote_code=False) -> Policy:
+def load_policy(
+    path: str | Path, *, dtype="float32", attention="sdpa", device="auto", trust_remote_code=False
+) -> Policy:
     """Model, processor and hashes from a folder in Hugging Face layout, a hub id, or `tiny-base`.
 
     Errors: UsageError when there is no such model; ArtifactError when its files cannot be read.

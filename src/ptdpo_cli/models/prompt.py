@@ -11,4 +11,6 @@ def user_message(question: str, n_images: int, *, hint: str | None = None, instr
     The student's message is the same call without a hint, so the two contexts differ in the hint and nothing else.
     """
     text = "\n\n".join(part for part in (question, hint, instruction) if part)
-    return [{"role": "user", "content": [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": text}]}]
+    return [
+        {"role": "user", "content": [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": text}]}
+    ]

@@ -21,7 +21,9 @@ _SHUFFLE_CANDIDATES = 8
 class PromptBook:
     """problem_id -> Prompt, for the student (question only) and for the teacher (recipe key teacher.context)."""
 
-    def __init__(self, recipe: Recipe, policy: Policy, problems: Iterable[Problem], hints: dict[str, str] | None = None):
+    def __init__(
+        self, recipe: Recipe, policy: Policy, problems: Iterable[Problem], hints: dict[str, str] | None = None
+    ):
         self.recipe = recipe
         self.policy = policy
         self.problems = {problem.problem_id: problem for problem in problems}
@@ -49,7 +51,10 @@ class PromptBook:
             contexts = [self._context(problem_id, teacher=teacher) for problem_id, _ in missing]
             settings = self.recipe.prompt
             built = build_prompts(
-                self.policy, contexts, instruction=settings.instruction, max_tokens=settings.max_prompt_tokens,
+                self.policy,
+                contexts,
+                instruction=settings.instruction,
+                max_tokens=settings.max_prompt_tokens,
                 max_pixels=self.recipe.data.max_image_pixels,
             )
             self._built.update(zip(missing, built, strict=True))

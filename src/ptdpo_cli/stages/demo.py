@@ -1,4 +1,4 @@
-"""demo: PTD-PO against GRPO from one start, with equal rollouts, on a laptop; a table, a picture, and where it all lies.
+"""demo: PTD-PO against GRPO from one start, with equal rollouts, on a laptop; a table, a picture, where it all lies.
 
 It only runs the commands that a user would run, two at a time with one thread each: at this model's size that is faster
 than one after the other with two.
@@ -57,7 +57,8 @@ def run_demo(run: Path, *, iterations: int | None, say, console: Console) -> dic
 
     say("4/4  curves and comparison")
     curves = draw_curves(
-        {n: [read_metrics(runs[n] / "logs" / "metrics.jsonl")] for n in METHODS}, run / "curves.png",
+        {n: [read_metrics(runs[n] / "logs" / "metrics.jsonl")] for n in METHODS},
+        run / "curves.png",
         title="digit-grid, training problems: GRPO and PTD-PO from one base",
     )
     comparison = compare(evals["GRPO"], evals["PTD-PO"])
@@ -69,7 +70,7 @@ def run_demo(run: Path, *, iterations: int | None, say, console: Console) -> dic
     }
     (run / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
     _print_table(result, console)
-    say(f"\nresults  {run / 'demo.json'}\ncurves   {curves}\npolicy   {evals['PTD-PO'].manifest.policy_hash[:8]} in {runs['PTD-PO'] / 'policy'}")
+    say(f"\nresults  {run / 'demo.json'}\ncurves   {curves}\npolicy   {runs['PTD-PO'] / 'policy'}")
     say(f"took     {result['seconds']:.0f} s")
     say(
         "\ntry next\n"
@@ -88,7 +89,7 @@ def _together(commands: dict[str, list], run: Path, console: Console, *, metrics
     """
     run.mkdir(parents=True, exist_ok=True)
     slots = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, slots // len(metrics or {1: 1}))), "NO_COLOR": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, slots // len(commands))), "NO_COLOR": "1"}
     processes, logs = {}, {}
     try:
         for name, arguments in commands.items():
@@ -96,10 +97,11 @@ def _together(commands: dict[str, list], run: Path, console: Console, *, metrics
             with logs[name].open("w") as log:
                 processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "ptdpo_cli", *map(str, arguments), "--json"],
-                    stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env=environment,
                 )
-            if metrics is None:
-                processes[name].wait()
         _watch(processes, metrics or {}, console)
     finally:
         for process in processes.values():
@@ -109,12 +111,20 @@ def _together(commands: dict[str, list], run: Path, console: Console, *, metrics
     for name, process in processes.items():
         if process.returncode:
             tail = "\n".join(logs[name].read_text().splitlines()[-6:])
-            raise PtdpoError(f"{name} stopped with exit code {process.returncode}", found=f"\n{tail}", hint=f"see {logs[name]}")
+            raise PtdpoError(
+                f"{name} stopped with exit code {process.returncode}", found=f"\n{tail}", hint=f"see {logs[name]}"
+            )
     return {name: process.stdout.read() for name, process in processes.items()}
 
 
 def _watch(processes: dict[str, subprocess.Popen], metrics: dict, console: Console) -> None:
-    columns = (TextColumn("     {task.description:7}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[last]}"))
+    columns = (
+        TextColumn("     {task.description:7}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal or not metrics) as progress:
         tasks = {name: progress.add_task(name, total=total, last="starting") for name, (_, total) in metrics.items()}
         while any(process.poll() is None for process in processes.values()):
@@ -123,7 +133,8 @@ def _watch(processes: dict[str, subprocess.Popen], metrics: dict, console: Conso
                 if lines := read_metrics(metrics[name][0]):
                     last = lines[-1]
                     progress.update(
-                        task, completed=last["iteration"],
+                        task,
+                        completed=last["iteration"],
                         last=f"accuracy {last['accuracy']:.2f}  all-fail groups {last['groups/all_fail']:.2f}",
                     )
 

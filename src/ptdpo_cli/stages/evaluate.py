@@ -25,7 +25,7 @@ from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, paired_difference, pass_at_k
 
-GREEDY = -1     # the sample number of the greedy answer
+GREEDY = -1  # the sample number of the greedy answer
 
 
 def plan_eval(
@@ -33,14 +33,26 @@ def plan_eval(
 ) -> Plan:
     section = {"eval": recipe.eval.model_dump(), "prompt": recipe.prompt.model_dump(), "limit": limit}
     return Plan(
-        run, "evals", "eval", section, inputs={"problems": problems.manifest.content_hash}, seed=recipe.seed,
-        model=policy_hashes, policy_hash=policy_hashes["weights"],
+        run,
+        "evals",
+        "eval",
+        section,
+        inputs={"problems": problems.manifest.content_hash},
+        seed=recipe.seed,
+        model=policy_hashes,
+        policy_hash=policy_hashes["weights"],
     )
 
 
 def make_eval(
-    recipe: Recipe, plan: Plan, book: PromptBook, engine: Engine, policy: Policy,
-    *, force: bool = False, progress: Progress = no_progress,
+    recipe: Recipe,
+    plan: Plan,
+    book: PromptBook,
+    engine: Engine,
+    policy: Policy,
+    *,
+    force: bool = False,
+    progress: Progress = no_progress,
 ) -> Artifact:
     """One greedy answer and n samples per problem, graded; the summary goes into the manifest as `extra.summary`."""
     if not force and (done := plan.finished()):
@@ -135,7 +147,10 @@ def _categories(rows: list[dict]) -> dict[str, dict]:
     for row in rows:
         groups[row["category"]].append(row)
     return {
-        name: {"problems": len({r["problem_id"] for r in part}), "accuracy": float(np.mean([r["accuracy"] for r in part]))}
+        name: {
+            "problems": len({r["problem_id"] for r in part}),
+            "accuracy": float(np.mean([r["accuracy"] for r in part])),
+        }
         for name, part in sorted(groups.items())
     }
 
@@ -214,7 +229,12 @@ def render_comparison(result: dict, console: Console) -> None:
         if mode in result:
             r = result[mode]
             table.add_row(
-                mode, str(r["problems"]), f"{r['accuracy_a']:.3f}", f"{r['accuracy_b']:.3f}", f"{r['difference']:+.3f}",
-                "{:+.3f} – {:+.3f}".format(*r["interval"]), f"{r['p_value']:.2g}",
+                mode,
+                str(r["problems"]),
+                f"{r['accuracy_a']:.3f}",
+                f"{r['accuracy_b']:.3f}",
+                f"{r['difference']:+.3f}",
+                "{:+.3f} – {:+.3f}".format(*r["interval"]),
+                f"{r['p_value']:.2g}",
             )
     console.print(table)

@@ -1,6 +1,6 @@
 """rollout: G samples per problem from the current policy, which sees the question and the pictures and never a hint.
 
-Reads the problems and a policy; writes token ids, sampler log-probs and top-K ids, text, and the verdict on each sample.
+Reads the problems and a policy; writes token ids, sampler log-probs and top-K ids, text, and a verdict on each sample.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Rollout:
 
 
 def problems_of_iteration(problem_ids: list[str], iteration: int, *, per_iteration: int, seed: int) -> list[str]:
-    """The problems of one iteration: whole epochs of a seeded shuffle, so that any iteration can be drawn on its own."""
+    """The problems of one iteration: whole epochs of a seeded shuffle, so any iteration can be drawn on its own."""
     per_iteration = min(per_iteration, len(problem_ids))
     epoch, step = divmod(iteration, len(problem_ids) // per_iteration)
     order = np.random.default_rng(draw_seed(seed, "problem-order", epoch)).permutation(len(problem_ids))
@@ -47,7 +47,13 @@ def problems_of_iteration(problem_ids: list[str], iteration: int, *, per_iterati
 
 
 def plan_rollout(
-    recipe: Recipe, run: Path, problems: Artifact, policy_hashes: dict[str, str], *, iteration: int = 0, limit: int | None = None
+    recipe: Recipe,
+    run: Path,
+    problems: Artifact,
+    policy_hashes: dict[str, str],
+    *,
+    iteration: int = 0,
+    limit: int | None = None,
 ) -> Plan:
     section = {
         "rollout": recipe.rollout.model_dump(),
@@ -58,7 +64,10 @@ def plan_rollout(
         "limit": limit,
     }
     return Plan(
-        run, "rollouts", "rollout", section,
+        run,
+        "rollouts",
+        "rollout",
+        section,
         inputs={"problems": problems.manifest.content_hash},
         seed=recipe.seed,
         model=policy_hashes,
@@ -67,8 +76,14 @@ def plan_rollout(
 
 
 def make_rollouts(
-    recipe: Recipe, plan: Plan, book: PromptBook, engine: Engine, policy: Policy,
-    *, force: bool = False, progress: Progress = no_progress,
+    recipe: Recipe,
+    plan: Plan,
+    book: PromptBook,
+    engine: Engine,
+    policy: Policy,
+    *,
+    force: bool = False,
+    progress: Progress = no_progress,
 ) -> Artifact:
     """Sample and grade the rollouts of one iteration, shard by shard."""
     if not force and (done := plan.finished()):
@@ -116,8 +131,12 @@ def _row(recipe: Recipe, book: PromptBook, request: Request, sample: Sample, ind
     refuse_media_tokens(sample.token_ids_T, policy, where=problem.problem_id)
     text = policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True)
     verdict = grade(
-        text, problem.answer, truncated=sample.finish_reason == "length", answer_type=problem.answer_type,
-        accuracy_weight=recipe.reward.accuracy_weight, format_weight=recipe.reward.format_weight,
+        text,
+        problem.answer,
+        truncated=sample.finish_reason == "length",
+        answer_type=problem.answer_type,
+        accuracy_weight=recipe.reward.accuracy_weight,
+        format_weight=recipe.reward.format_weight,
     )
     return {
         "rollout_id": f"{problem.problem_id}/{index}",
@@ -158,8 +177,12 @@ def read_rollouts(artifact: Artifact) -> Iterator[list[Rollout]]:
     for shard in range(artifact.shards()):
         rows = artifact.shard_table("rollouts", shard).to_pylist()
         tensors = artifact.tensors("rollouts", shard)
-        ragged = [split(tensors[name], tensors["offsets"]) for name in ("token_ids", "sampler_logprobs", "sampler_top_ids")]
+        ragged = [
+            split(tensors[name], tensors["offsets"]) for name in ("token_ids", "sampler_logprobs", "sampler_top_ids")
+        ]
         yield [
-            Rollout(r["rollout_id"], r["problem_id"], ids, logprobs, top, r["accuracy"], r["reward"], r["finish_reason"])
+            Rollout(
+                r["rollout_id"], r["problem_id"], ids, logprobs, top, r["accuracy"], r["reward"], r["finish_reason"]
+            )
             for r, ids, logprobs, top in zip(rows, *ragged, strict=True)
         ]

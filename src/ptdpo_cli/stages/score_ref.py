@@ -40,22 +40,31 @@ class Score:
     """The teacher's view of one gated rollout (None when not gated), and the reference's of any rollout."""
 
     rollout_id: str
-    support_TS: np.ndarray | None           # int32, −1 pads
+    support_TS: np.ndarray | None  # int32, −1 pads
     teacher_logprobs_TC: np.ndarray | None  # float32, −inf pads, the last column is the tail
     reference_logprobs_T: np.ndarray | None
 
 
 def plan_score_ref(
-    recipe: Recipe, run: Path, rollouts: Artifact, hints: Artifact | None, reference: Policy, *, limit: int | None = None
+    recipe: Recipe,
+    run: Path,
+    rollouts: Artifact,
+    hints: Artifact | None,
+    reference: Policy,
+    *,
+    limit: int | None = None,
 ) -> Plan:
-    """Errors: ArtifactError when the rollouts come from another tokenizer, or hold no sampler top-K where it is needed."""
+    """What to score, and with whom.
+
+    Errors: ArtifactError when the rollouts come from another tokenizer, or hold no sampler top-K where it is needed.
+    """
     require_same_interface(reference, rollouts.manifest.model, what=f"rollouts {rollouts.path}")
     if recipe.needs_teacher and rollouts.manifest.section["top_ids"] != recipe.teacher.top_k:
         raise ArtifactError(
             "these rollouts hold another sampler top-K than the teacher's",
             expected=f"teacher.top_k = {recipe.teacher.top_k}",
             found=f"{rollouts.manifest.section['top_ids']} ids per token in {rollouts.path}",
-            hint="sample again with `ptdpo rollout` and the same recipe (a recipe with train.distill_weight=0 records none)",
+            hint="sample again with `ptdpo rollout` and the same recipe (one with train.distill_weight=0 records none)",
         )
     if recipe.needs_teacher and hints is None and recipe.teacher.context != "none":
         raise ArtifactError("score-ref needs hints", hint="make them with `ptdpo build-hints`, or give `--hints DIR`")
@@ -70,14 +79,27 @@ def plan_score_ref(
     if hints is not None:
         inputs["hints"] = hints.manifest.content_hash
     return Plan(
-        run, "scores", "score-ref", section, inputs=inputs, seed=recipe.seed, model=reference.hashes,
-        hint_hash=inputs.get("hints"), policy_hash=rollouts.manifest.policy_hash,
+        run,
+        "scores",
+        "score-ref",
+        section,
+        inputs=inputs,
+        seed=recipe.seed,
+        model=reference.hashes,
+        hint_hash=inputs.get("hints"),
+        policy_hash=rollouts.manifest.policy_hash,
     )
 
 
 def make_scores(
-    recipe: Recipe, plan: Plan, book: PromptBook, reference: Policy, rollouts: Artifact,
-    *, force: bool = False, progress: Progress = no_progress,
+    recipe: Recipe,
+    plan: Plan,
+    book: PromptBook,
+    reference: Policy,
+    rollouts: Artifact,
+    *,
+    force: bool = False,
+    progress: Progress = no_progress,
 ) -> Artifact:
     """Score the rollouts shard by shard; gated ones by the teacher, all of them by the reference where it is asked for.
 
@@ -198,9 +220,12 @@ def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tu
         sampler_top_NK = torch.from_numpy(np.concatenate([rollouts[i].sampler_top_ids_TK for i in indices])).long()
         parts: list = []
         for_each_chunk(
-            policy.model, batch,
+            policy.model,
+            batch,
             lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
-            media_ids=policy.media_ids, temperature=temperature, logits_per_chunk=recipe.train.logits_per_chunk,
+            media_ids=policy.media_ids,
+            temperature=temperature,
+            logits_per_chunk=recipe.train.logits_per_chunk,
         )
         columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
         ends = np.cumsum([lengths[i] for i in indices])[:-1]
@@ -221,15 +246,13 @@ def union(first_NK: torch.Tensor, second_NK: torch.Tensor) -> torch.Tensor:
 
 
 def _stack(parts: list[np.ndarray]) -> np.ndarray:
-    """Concatenate chunks whose support widths may differ: ids pad with −1, log-probs with −inf before the tail column."""
+    """Concatenate chunks whose supports differ in width: ids pad with −1, log-probs with −inf before the tail column."""
     if len(parts) == 1 or parts[0].ndim == 1:
         return np.concatenate(parts)
     width = max(p.shape[1] for p in parts)
     if np.issubdtype(parts[0].dtype, np.integer):
         return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=-1) for p in parts])
-    return np.concatenate(
-        [np.insert(p, [p.shape[1] - 1] * (width - p.shape[1]), -np.inf, axis=1) for p in parts]
-    )
+    return np.concatenate([np.insert(p, [p.shape[1] - 1] * (width - p.shape[1]), -np.inf, axis=1) for p in parts])
 
 
 def _require_informed(logits_NV: torch.Tensor, media_ids: list[int]) -> None:

@@ -3,12 +3,13 @@
 Both roads use the same stage functions and go through the same files, so on CPU in float32 they end in equal bits.
 
 A policy artifact is a folder in Hugging Face layout plus `trainer.safetensors` (AdamW's moments) and `trainer.json`
-(iterations and updates done). Learning rate, problem order and every random draw are functions of these counters and the
-seed: there is no other state, and a resumed run goes on exactly.
+(iterations and updates done). Learning rate, problem order and every random draw are functions of these counters and
+the seed: there is no other state, and a resumed run goes on exactly.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from ptdpo_cli import signals
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines import Engine
-from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated
+from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
 from ptdpo_cli.models.load import Policy, require_same_interface, weights_hash
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
@@ -71,7 +72,9 @@ def learning_rate(train: Train, update: int) -> float:
     """The rate of the update with this index (from 0): linear warm-up, then constant or a decay to 0."""
     if update < train.warmup_updates:
         return train.learning_rate * (update + 1) / train.warmup_updates
-    done = (update - train.warmup_updates) / max(1, train.iterations * train.updates_per_iteration - train.warmup_updates)
+    done = (update - train.warmup_updates) / max(
+        1, train.iterations * train.updates_per_iteration - train.warmup_updates
+    )
     factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
     return train.learning_rate * max(0.0, factor[train.schedule])
 
@@ -79,7 +82,7 @@ def learning_rate(train: Train, update: int) -> float:
 def train_iteration(
     recipe: Recipe, state: TrainState, book: PromptBook, rollouts: Artifact, scores: Artifact | None
 ) -> dict[str, float]:
-    """Update the policy on one batch of rollouts, in `updates_per_iteration` optimizer steps; the metrics of the batch."""
+    """Update the policy on one batch of rollouts, in `updates_per_iteration` optimizer steps; the batch's metrics."""
     groups = list(read_rollouts(rollouts))
     flat = [r for group in groups for r in group]
     flat_scores = [s for group in read_scores(scores, groups) for s in group] if scores else [None] * len(flat)
@@ -90,7 +93,10 @@ def train_iteration(
         for part in _per_update(rows, recipe.train.updates_per_iteration):
             steps.append(_step(recipe, state, part, temperature))
         state.iteration += 1
-    metrics = {name: float(np.mean([s[name] for s in steps if name in s])) for name in dict.fromkeys(k for s in steps for k in s)}
+    metrics = {
+        name: float(np.mean([s[name] for s in steps if name in s]))
+        for name in dict.fromkeys(k for s in steps for k in s)
+    }
     return batch_metrics(flat) | metrics
 
 
@@ -125,7 +131,8 @@ def _rows(recipe: Recipe, book: PromptBook, rollouts: list[Rollout], scores: Seq
     }
     prompts = book.students(r.problem_id for r in rollouts)
     return [
-        Row(prompts[i], rollouts[i], scores[i], advantage_of[i], rollouts[i].problem_id in gated_problems) for i in order
+        Row(prompts[i], rollouts[i], scores[i], advantage_of[i], rollouts[i].problem_id in gated_problems)
+        for i in order
     ]
 
 
@@ -140,7 +147,9 @@ def _per_update(rows: list[Row], n_updates: int) -> list[list[Row]]:
 
 def too_many_updates(n_problems: int, n_updates: int) -> PtdpoError:
     return PtdpoError(
-        "more updates per iteration than problems", expected=f"at most {n_problems}", found=n_updates,
+        "more updates per iteration than problems",
+        expected=f"at most {n_problems}",
+        found=n_updates,
         hint="lower train.updates_per_iteration or raise rollout.problems_per_iteration",
     )
 
@@ -187,8 +196,14 @@ def plan_policy(
     if hints is not None:
         inputs["hints"] = hints.manifest.content_hash
     return Plan(
-        run, "policy", "train", train_section(recipe) | {"iteration": iteration}, inputs=inputs, seed=recipe.seed,
-        model=base, hint_hash=inputs.get("hints"),
+        run,
+        "policy",
+        "train",
+        train_section(recipe) | {"iteration": iteration},
+        inputs=inputs,
+        seed=recipe.seed,
+        model=base,
+        hint_hash=inputs.get("hints"),
     )
 
 
@@ -202,7 +217,8 @@ def plan_update(recipe: Recipe, run: Path, policy: Policy, rollouts: Artifact, s
     inputs = {"rollouts": rollouts.manifest.content_hash}
     if (recipe.needs_teacher or recipe.needs_reference) and scores is None:
         raise ArtifactError(
-            "this recipe needs scores", expected="--scores DIR (train.distill_weight or train.kl_weight is above 0)",
+            "this recipe needs scores",
+            expected="--scores DIR (train.distill_weight or train.kl_weight is above 0)",
             hint=f"make them with `ptdpo score-ref --rollouts {rollouts.path}`",
         )
     if scores is not None:
@@ -210,8 +226,15 @@ def plan_update(recipe: Recipe, run: Path, policy: Policy, rollouts: Artifact, s
         inputs["scores"] = scores.manifest.content_hash
     section = train_section(recipe) | {"iteration": rollouts.manifest.section["iteration"] + 1}
     return Plan(
-        run, "policy", "train", section, inputs=inputs, seed=recipe.seed, model=policy.hashes,
-        hint_hash=None if scores is None else scores.manifest.hint_hash, policy_hash=policy.hashes["weights"],
+        run,
+        "policy",
+        "train",
+        section,
+        inputs=inputs,
+        seed=recipe.seed,
+        model=policy.hashes,
+        hint_hash=None if scores is None else scores.manifest.hint_hash,
+        policy_hash=policy.hashes["weights"],
     )
 
 
@@ -244,13 +267,17 @@ def require_scores(recipe: Recipe, rollouts: Artifact, scores: Artifact) -> None
     for key, value in wanted.items():
         if value is not None and section[key] != value:
             raise ArtifactError(
-                f"these scores were made with another {key}", expected=value, found=section[key],
+                f"these scores were made with another {key}",
+                expected=value,
+                found=section[key],
                 hint="make them again with this recipe: `ptdpo score-ref`",
             )
     if recipe.needs_reference and not section["reference_logprobs"]:
         raise ArtifactError(
-            "these scores hold no reference log-probs", expected="train.kl_weight above 0 when they were made",
-            found="train.kl_weight = 0", hint="make them again with this recipe: `ptdpo score-ref`",
+            "these scores hold no reference log-probs",
+            expected="train.kl_weight above 0 when they were made",
+            found="train.kl_weight = 0",
+            hint="make them again with this recipe: `ptdpo score-ref`",
         )
 
 
@@ -263,7 +290,7 @@ def save_policy(plan: Plan, state: TrainState, *, force: bool = False) -> Artifa
 def _write_policy(writer, state: TrainState) -> Artifact:
     model, optimizer = state.policy.model, state.optimizer
     model.save_pretrained(writer.path)
-    state.policy.tokenizer.backend_tokenizer.no_padding()       # of the last call; no part of the tokenizer
+    state.policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
     state.policy.processor.save_pretrained(writer.path)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     moments = {
@@ -300,8 +327,14 @@ def load_state(recipe: Recipe, policy: Policy) -> TrainState:
 
 
 def update_once(
-    recipe: Recipe, plan: Plan, book: PromptBook, state: TrainState, rollouts: Artifact, scores: Artifact | None,
-    *, force: bool = False,
+    recipe: Recipe,
+    plan: Plan,
+    book: PromptBook,
+    state: TrainState,
+    rollouts: Artifact,
+    scores: Artifact | None,
+    *,
+    force: bool = False,
 ) -> tuple[Artifact, dict[str, float]]:
     """One iteration's update from artifacts, as one policy artifact."""
     with plan.writer(force=force) as writer:
@@ -318,7 +351,7 @@ class Loop:
 
     recipe: Recipe
     run: Path
-    base: dict[str, str]            # hashes of the initial model
+    base: dict[str, str]  # hashes of the initial model
     problems: Artifact
     hints: Artifact | None
     reference: Policy | None
@@ -350,12 +383,19 @@ def run_loop(
     from ptdpo_cli.engines.hf import HfEngine
 
     recipe = work.recipe
+    require_trackers(recipe.train)
     hints = work.hints(make=True)
     base = work.policy(start or recipe.model.path)
     needs_reference = recipe.needs_teacher or recipe.needs_reference
     reference = work.reference if needs_reference else None
     loop = Loop(
-        recipe, work.run, base.hashes, work.problems, hints, reference, work.book(reference or base, work.problems, hints)
+        recipe,
+        work.run,
+        base.hashes,
+        work.problems,
+        hints,
+        reference,
+        work.book(reference or base, work.problems, hints),
     )
     checkpoint = None if force else newest_checkpoint(loop)
     if checkpoint is not None and checkpoint.manifest.counts["iteration"] == recipe.train.iterations:
@@ -432,7 +472,11 @@ def _iterate(loop: Loop, state: TrainState, engine: Engine) -> tuple[dict[str, f
     hashes = {**policy.hashes, "weights": weights_hash(policy.model)}
     policy.model.eval()
     rollouts = make_rollouts(
-        recipe, plan_rollout(recipe, loop.run, loop.problems, hashes, iteration=state.iteration), loop.book, engine, policy
+        recipe,
+        plan_rollout(recipe, loop.run, loop.problems, hashes, iteration=state.iteration),
+        loop.book,
+        engine,
+        policy,
     )
     sampled = time.perf_counter()
     scores = None
@@ -462,8 +506,8 @@ def _warn_if_silenced(metrics: dict[str, float], iteration: int, warn) -> None:
     share = metrics.get("distill/share_above_0.6", 0.0)
     if share > _SILENCED_SHARE:
         warn(
-            f"iteration {iteration}: at {share:.0%} of the gated positions the divergence is near its bound ln 2, where "
-            "the student gives the teacher's tokens almost no probability and the gradient vanishes; "
+            f"iteration {iteration}: at {share:.0%} of the gated positions the divergence is near its bound ln 2, "
+            "where the student gives the teacher's tokens almost no probability and the gradient vanishes; "
             "a base that is less sure of itself, or a better one, is what helps"
         )
 
@@ -503,6 +547,16 @@ class MetricsLog:
         self.file.close()
         if self.accelerator:
             self.accelerator.end_training()
+
+
+def require_trackers(train: Train) -> None:
+    """Refuse a tracker that is not installed, before the first iteration rather than by silence after the last."""
+    for name in train.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f"the tracker {name} is not installed",
+                hint=f"pip install 'ptdpo[{name}]', or leave it out: `--set train.trackers=[]`",
+            )
 
 
 def _trackers(folder: Path, recipe: Recipe):

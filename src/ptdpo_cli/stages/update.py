@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models.inputs import Prompt, build_batch
+from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.logprobs import (
     chunks,
     entropy,
@@ -25,7 +26,6 @@ from ptdpo_cli.models.logprobs import (
     response_logits,
     token_logprobs,
 )
-from ptdpo_cli.models.load import Policy
 from ptdpo_cli.objectives import clipped_surrogate, coarse_logprobs, jensen_shannon, k3
 from ptdpo_cli.recipe import Train
 from ptdpo_cli.stages.rollout import Rollout
@@ -62,7 +62,7 @@ class Denominators:
     tokens: int
     rows: int
     gated_tokens: int
-    gated_tokens_of: dict[str, int]     # problem_id -> gated tokens of its group
+    gated_tokens_of: dict[str, int]  # problem_id -> gated tokens of its group
     problems: int
 
     @classmethod
@@ -73,7 +73,10 @@ class Denominators:
                 problem_id = row.rollout.problem_id
                 gated_of[problem_id] = gated_of.get(problem_id, 0) + row.n_tokens
         return cls(
-            sum(row.n_tokens for row in rows), len(rows), sum(gated_of.values()), gated_of,
+            sum(row.n_tokens for row in rows),
+            len(rows),
+            sum(gated_of.values()),
+            gated_of,
             len({row.rollout.problem_id for row in rows}),
         )
 
@@ -111,8 +114,14 @@ def _micro_batch(policy: Policy, rows: list[Row], whole: Denominators, train: Tr
     advantages_BT = torch.tensor([row.advantage for row in rows]).to(logprobs_BT)[:, None].expand_as(logprobs_BT)
 
     loss_BT = clipped_surrogate(
-        logprobs_BT, old_BT, advantages_BT, clip_low=train.clip_low, clip_high=train.clip_high, ratio=train.ratio,
-        mask_BT=mask_BT, dual_clip=train.dual_clip,
+        logprobs_BT,
+        old_BT,
+        advantages_BT,
+        clip_low=train.clip_low,
+        clip_high=train.clip_high,
+        ratio=train.ratio,
+        mask_BT=mask_BT,
+        dual_clip=train.dual_clip,
     )
     if train.reduction == "sequence":
         policy_gradient = (loss_BT.sum(1) / mask_BT.sum(1)).sum() / whole.rows
@@ -154,7 +163,9 @@ def _head(policy, hidden_NH, ids_N, gated_N, support_GS, temperature, logits_per
     parts = []
     for where in slices:
         inputs = (
-            hidden_NH[where], ids_N[where], gated_N[where],
+            hidden_NH[where],
+            ids_N[where],
+            gated_N[where],
             support_GS[first_gated[where.start] : first_gated[where.stop]],
         )
         # One chunk fits by definition; with several, each is recomputed in its own backward and then forgotten.
@@ -212,7 +223,7 @@ def _backward(terms: dict[str, torch.Tensor], hidden_NH: torch.Tensor) -> dict[s
         for name, term in terms.items()
         if name != "policy_gradient"
     }
-    hidden_NH.retain_grad()     # only now: it would also keep the gradients asked for above
+    hidden_NH.retain_grad()  # only now: it would also keep the gradients asked for above
     sum(terms.values()).backward()
     gradients["policy_gradient"] = hidden_NH.grad - sum(gradients.values())
     return sums | {f"squared_gradient_{name}": float(g.double().square().sum()) for name, g in gradients.items()}
@@ -221,7 +232,10 @@ def _backward(terms: dict[str, torch.Tensor], hidden_NH: torch.Tensor) -> dict[s
 @torch.no_grad()
 def _clipped(logprobs_BT, old_BT, advantages_BT, mask_BT, train: Train) -> float:
     """Tokens whose clip is active: outside the range on the side that the advantage pushes to."""
-    ratio_BT = (logprobs_BT - old_BT).exp()
+    log_ratio_BT = (logprobs_BT - old_BT) * mask_BT
+    if train.ratio == "sequence":
+        log_ratio_BT = (log_ratio_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True)).expand_as(mask_BT)
+    ratio_BT = log_ratio_BT.exp()
     high_BT = (advantages_BT > 0) & (ratio_BT > 1 + train.clip_high)
     low_BT = (advantages_BT < 0) & (ratio_BT < 1 - train.clip_low)
     return float(((high_BT | low_BT) & mask_BT).sum())
@@ -235,11 +249,17 @@ def _student_on_teacher_top(student_GC: torch.Tensor, teacher_GC: torch.Tensor) 
     return {"student_on_teacher_top": student_GC.gather(1, teacher_top_G1)[:, 0].exp(), "disagrees": disagree_G}
 
 
-def _metrics(totals: dict[str, float], values: dict[str, np.ndarray], whole: Denominators, train: Train) -> dict[str, float]:
+def _metrics(
+    totals: dict[str, float], values: dict[str, np.ndarray], whole: Denominators, train: Train
+) -> dict[str, float]:
     loss = sum(value for name, value in totals.items() if name.startswith("loss_"))
     if not np.isfinite(loss):
-        raise PtdpoError("the loss is not finite", found=f"{loss}", hint="lower train.learning_rate; the last checkpoint is whole")
-    metrics = {"loss": loss} | {name.replace("loss_", "loss/"): v for name, v in totals.items() if name.startswith("loss_")}
+        raise PtdpoError(
+            "the loss is not finite", found=f"{loss}", hint="lower train.learning_rate; the last checkpoint is whole"
+        )
+    metrics = {"loss": loss} | {
+        name.replace("loss_", "loss/"): v for name, v in totals.items() if name.startswith("loss_")
+    }
     for name, value in totals.items():
         if name.startswith("squared_gradient_"):
             metrics[name.replace("squared_gradient_", "grad_norm/")] = float(np.sqrt(value))
