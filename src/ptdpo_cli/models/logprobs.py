@@ -21,7 +21,7 @@ def response_hidden(model, batch: Batch) -> torch.Tensor:
     and pass their gradient back. The prompt's last position predicts the first response token.
     """
     prompt = model.model(**batch.prompt_inputs, use_cache=True)
-    first_BH = prompt.last_hidden_state[torch.arange(len(batch.last_P)), batch.last_P][batch.prompt_of_B]
+    first_BH = prompt.last_hidden_state[batch.prompt_of_B, batch.last_P[batch.prompt_of_B]]
     if batch.mask_BT.shape[1] == 1:
         return first_BH
     prompt.past_key_values.batch_select_indices(batch.prompt_of_B)
