@@ -92,6 +92,16 @@ def test_random_cells_ignore_the_question():
     assert set(firsts) == set(digit_grid.CELLS) and max(firsts.values()) < 60
 
 
+def test_a_mistaken_solution_is_right_for_some_other_kind():
+    rng = np.random.default_rng(0)
+    for problem, grid in digit_grid.load_with_grids("train", count=60):
+        meant = {name: kind.cells(grid) for name, kind in digit_grid.KINDS.items()}
+        wrong = digit_grid.mistaken(problem, grid, rng)
+        cells = tuple(digit_grid.CELLS.index(region.label) for region in wrong.regions)
+        assert cells in meant.values() and cells != meant[problem.category]
+        assert (wrong.question, wrong.images) == (problem.question, problem.images)
+
+
 def test_a_wrong_split_or_kind_is_a_usage_error():
     with pytest.raises(UsageError, match="no such split"):
         digit_grid.load("dev")

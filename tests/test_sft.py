@@ -8,10 +8,12 @@ import torch
 
 from ptdpo_cli.datasets import digit_grid
 from ptdpo_cli.errors import UsageError
+from ptdpo_cli.models.load import load_policy
 from ptdpo_cli.models.processor import load_processor
 from ptdpo_cli.models.tiny import build_tiny
+from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages import sft
-from ptdpo_cli.stages.sft import Phase, SftSettings, Share, Warmup, collate, run_sft, sft_examples
+from ptdpo_cli.stages.sft import Phase, SftSettings, Share, Warmup, collate, make_base, run_sft, sft_examples
 
 
 def drawn(count=60, **kwargs):
@@ -96,8 +98,21 @@ def test_the_same_seed_saves_the_same_weights_in_a_folder_that_opens(tmp_path):
     assert metrics["loss"] > 0 and 0 <= metrics["token_accuracy"] <= 1 and metrics["steps"] == 3
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
+    assert '"padding":null' in (tmp_path / "a" / "tokenizer.json").read_text().replace(" ", "")
     AutoModelForImageTextToText.from_pretrained(tmp_path / "a")
     assert load_processor(tmp_path / "a").tokenizer.eos_token == "<|im_end|>"
+
+
+def test_a_frozen_vision_tower_stays_as_it_was(tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    run_sft(tiny_settings(), tmp_path / "start", seed=0)
+    settings = tiny_settings(model=str(tmp_path / "start"), warmup=Warmup(), freeze_vision=True)
+    run_sft(settings, tmp_path / "end", seed=0)
+    folders = [tmp_path / name for name in ("start", "end")]
+    start, end = (AutoModelForImageTextToText.from_pretrained(folder).state_dict() for folder in folders)
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert moved and not any("visual" in name for name in moved)
 
 
 def test_a_user_s_problems_are_learned_from_a_given_checkpoint(tmp_path):
@@ -137,6 +152,19 @@ def test_the_kinds_of_shares_drawn_follow_the_weights():
     kind_of = {problem.images: problem.category for problem in problems}
     counts = Counter(digit_grid.KINDS[kind_of[e.images]].taught for e in take(500, problems, mix, grids))
     assert 0.15 < counts[True] / 500 < 0.25
+
+
+def test_the_stage_makes_a_policy_artifact_once(tmp_path):
+    section = tiny_settings().model_dump(mode="json", exclude={"instruction"})
+    recipe = Recipe.model_validate({"prompt": {"instruction": "Think."}, "sft": section})
+    policy, was_there = make_base(recipe, tmp_path)
+    assert not was_there and policy.manifest.kind == "policy" and policy.manifest.stage == "sft"
+    assert policy.manifest.section["instruction"] == "Think."
+    assert policy.manifest.extra["weights"] == load_policy(policy.path).hashes["weights"]
+    again, was_there = make_base(recipe, tmp_path)
+    assert was_there and again.path == policy.path
+    with pytest.raises(UsageError, match=r"sft\.phases\.0\.mix\.0\.wieght"):
+        make_base(Recipe(sft={"phases": [{"steps": 1, "mix": [{"weight": 1, "wieght": 1}]}]}), tmp_path)
 
 
 def test_what_cannot_be_trained_on_is_refused_before_anything_starts(tmp_path):

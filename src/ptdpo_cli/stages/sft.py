@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets import digit_grid
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.hints.regions import hint_from_regions
 from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION, user_message
+from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.problems import make_problems, plan_problems, read_problems
 
 RESOLVE = {"random": digit_grid.random_cells, "mistaken": digit_grid.mistaken, "all": digit_grid.read_all}
 
@@ -151,8 +155,36 @@ def run_sft(
 
     model.eval()
     model.save_pretrained(out_dir)
+    processor.tokenizer.backend_tokenizer.no_padding()    # of the last batch; no part of the tokenizer
     processor.save_pretrained(out_dir)
     return metrics | {"steps": len(streams), "seconds": time.monotonic() - started}
+
+
+def make_base(
+    recipe: Recipe, run: Path, *, force: bool = False, progress: Progress = no_progress
+) -> tuple[Artifact, bool]:
+    """The policy that the recipe's `sft` section describes, and whether it was there already."""
+    from ptdpo_cli.models.load import load_policy
+
+    settings = _settings(recipe)
+    inputs, problems = {}, None
+    if recipe.data.name != "digit-grid":
+        table = make_problems(recipe, plan_problems(recipe, run))
+        inputs, problems = {"problems": table.manifest.content_hash}, read_problems(table)
+    start = load_policy(settings.model).hashes if settings.model else None
+    plan = Plan(run, "policy", "sft", settings.model_dump(mode="json"), inputs=inputs, seed=recipe.seed, model=start)
+    if not force and (done := plan.finished()):
+        return done, True
+
+    def show(step: int, metrics: dict) -> None:
+        progress(step, metrics["steps"], f"{metrics['part']}, loss {metrics['loss']:.3f}")
+
+    with plan.writer(force=force) as writer:
+        metrics = run_sft(settings, writer.path, seed=recipe.seed, problems=problems, progress=show)
+        for file in sorted(path for path in writer.path.iterdir() if path.is_file()):
+            writer.add_file(file.name)
+        weights = load_policy(writer.path).hashes["weights"]
+        return writer.finish(counts={"steps": metrics.pop("steps")}, extra={"weights": weights, **metrics}), False
 
 
 def warm_up_vision(model, processor, settings: Warmup, *, seed: int, progress: Callable[[int, dict], None]) -> float:
@@ -294,6 +326,14 @@ def _pool(problems: Sequence[Problem], kinds: str | tuple[str, ...]) -> list[Pro
     if isinstance(kinds, str):
         kinds = tuple(kind.name for kind in digit_grid.KINDS.values() if kind.taught == (kinds == "taught"))
     return [problem for problem in problems if problem.category in kinds]
+
+
+def _settings(recipe: Recipe) -> SftSettings:
+    try:
+        return SftSettings.model_validate({"instruction": recipe.prompt.instruction} | (recipe.sft or {}))
+    except ValidationError as error:
+        faults = [f"sft.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise UsageError("\n".join(faults), hint="an example: recipes/tiny-base.yaml") from None
 
 
 def _check(problems: Sequence[Problem], settings: SftSettings, grids: dict) -> None:
