@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,22 +12,21 @@ from typing import Annotated
 import typer
 
 from ptdpo_cli import console
-from ptdpo_cli.errors import ArtifactError, PtdpoError, UsageError
+from ptdpo_cli.errors import PtdpoError, UsageError
 
 app = typer.Typer(
     name="ptdpo",
     help="Post-train vision-language models with privileged tutoring (PTD-PO).",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML); default: RUN/recipe.yaml, else the defaults.")]
+RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML); default: RUN/recipe.yaml.")]
 Run = Annotated[Path | None, typer.Option("--run", help="Folder of the run's artifacts; default: the recipe's.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one recipe key; repeatable.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override section.key; repeatable.")]
 DataName = Annotated[str | None, typer.Option("--data", help="Data set name, or path to a file or folder.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Do all checks, print the resolved recipe and the plan, touch nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do all checks, print the resolved recipe, touch nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Make it again although it is already done.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N problems.")]
@@ -42,9 +42,14 @@ def _start(recipe, run, overrides, data, quiet, verbose):
     console.Verbosity.quiet, console.Verbosity.verbose = quiet, verbose
     if recipe is None and run is not None and (run / "recipe.yaml").is_file():
         recipe = run / "recipe.yaml"
-    flags = [f"data.name={data}"] if data else []
+    flags = _flags({"data.name": data})
     loaded = load_recipe(recipe, [*(overrides or []), *flags])
     return loaded, run or Path(loaded.run or "runs/default")
+
+
+def _flags(given: dict) -> list[str]:
+    """Options as overrides, quoted: a file called 2024 or `a: b` is still a file."""
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 def _workspace(loaded, run):
@@ -92,8 +97,9 @@ def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
 
 @app.command("build-hints")
 def build_hints(
-    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, limit: Limit = None,
-    dry_run: DryRun = False, as_json: Json = False, force: Force = False, quiet: Quiet = False, verbose: Verbose = False,
+    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None,
+    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
+    quiet: Quiet = False, verbose: Verbose = False,
 ):
     """Make the teacher's hints: where to look and how to think, never the answer.
 
@@ -105,8 +111,8 @@ def build_hints(
     from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints
 
     work = _workspace(loaded, run)
-    work.store_recipe()
     plan = plan_build_hints(loaded, run, work.problems, limit=limit)
+    work.store_recipe()
     done = plan.finished() is not None and not force
     with console.bar("build-hints") as progress:
         hints = make_hints(plan, work.problems, force=force, progress=progress)
@@ -118,7 +124,7 @@ def build_hints(
 @app.command()
 def rollout(
     recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, policy: PolicyDir = None,
-    iteration: Annotated[int | None, typer.Option(min=0, help="Which iteration's problems and draws; default: the policy's.")] = None,
+    iteration: Annotated[int | None, typer.Option(min=0, help="Whose problems to draw; default: the policy's.")] = None,
     limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
     quiet: Quiet = False, verbose: Verbose = False,
 ):
@@ -137,8 +143,8 @@ def rollout(
     path = policy or loaded.model.path
     sampler = work.policy(path)
     iteration = iterations_done(path) if iteration is None else iteration
-    work.store_recipe()
     plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
+    work.store_recipe()
     done = plan.finished() is not None and not force
     with console.bar("rollout") as progress:
         book = work.book(sampler, work.problems)
@@ -201,11 +207,12 @@ def train(
     if dry_run:
         return _dry_run("train", loaded, run, as_json=as_json, policy=policy, rollouts=rollouts, scores=scores)
     work = _workspace(loaded, run)
-    work.store_recipe()
     if rollouts is not None:
         return _train_once(work, policy, rollouts, scores, as_json=as_json, force=force)
     from ptdpo_cli.stages.train import run_loop
 
+    console.say(f"{work.problems.manifest.counts['problems']} problems")
+    work.store_recipe()
     with console.bar("train") as progress:
         artifact, done = run_loop(work, policy, force=force, warn=console.warn, say=console.say, progress=progress)
     _report(artifact, done_before=done, as_json=as_json)
@@ -214,11 +221,14 @@ def train(
 def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool) -> None:
     from ptdpo_cli.artifacts.store import Artifact
     from ptdpo_cli.stages.train import load_state, plan_update, update_once
+    from ptdpo_cli.stages.workspace import require_same_problems
 
     sampled = Artifact.open(rollouts, kind="rollouts")
+    require_same_problems(sampled, work.problems)
     scored = Artifact.open(scores, kind="scores") if scores else None
     student = work.policy(policy or work.recipe.model.path)
     plan = plan_update(work.recipe, work.run, student, sampled, scored)
+    work.store_recipe()
     artifact, metrics = (None if force else plan.finished()), {}
     done = artifact is not None
     if not done:
@@ -241,7 +251,7 @@ def evaluate(
 
     Example: `ptdpo eval --run runs/tiny --n 8`
     """
-    flags = [f"eval.{key}={value}" for key, value in (("data", data), ("split", split), ("samples", n), ("temperature", temperature)) if value is not None]
+    flags = _flags({"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature})
     loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy)
@@ -266,7 +276,8 @@ def evaluate(
 @app.command()
 def sft(
     recipe: RecipeFile = None, run: Run = None, overrides: Set = None,
-    dry_run: DryRun = False, as_json: Json = False, force: Force = False, quiet: Quiet = False, verbose: Verbose = False,
+    dry_run: DryRun = False, as_json: Json = False, force: Force = False,
+    quiet: Quiet = False, verbose: Verbose = False,
 ):
     """Supervised training on worked solutions: makes the base model that the demo starts from.
 
@@ -285,7 +296,8 @@ def sft(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="An evaluation.")], b: Annotated[Path, typer.Argument(help="Another, of the same problems.")],
+    a: Annotated[Path, typer.Argument(help="An evaluation.")],
+    b: Annotated[Path, typer.Argument(help="Another, of the same problems.")],
     as_json: Json = False,
 ):
     """Compare two evaluations of the same problems: paired difference, interval, p-value.
@@ -384,12 +396,12 @@ def demo(
     from ptdpo_cli.stages.demo import run_demo
 
     result = run_demo(run, iterations=iterations, say=console.say, console=console.messages)
-    if as_json:
-        console.emit(result, as_json=True, line="")
+    console.emit(result, as_json=as_json, line=str(run / "demo.json"))
 
 
 @app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (or PTDPO_DEBUG=1).")] = False,
 ):
@@ -398,6 +410,8 @@ def _options(
 
         print(f"ptdpo {importlib.metadata.version('ptdpo')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main() -> None:
@@ -409,8 +423,7 @@ def main() -> None:
     signals.install()
     try:
         code = app(arguments, standalone_mode=False)
-    except KeyboardInterrupt:
-        console.messages.print("\ninterrupted; run the same command again to go on from what is finished")
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
         if debug:
@@ -418,6 +431,8 @@ def main() -> None:
         known = _as_ptdpo_error(error)
         console.fail(known)
         code = known.exit_code
+    if code == 130:     # Ctrl-C, whichever way this version of typer reports it
+        console.messages.print("interrupted; run the same command again to go on from what is finished")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -428,14 +443,20 @@ def _as_ptdpo_error(error: Exception) -> PtdpoError:
     if hasattr(error, "format_message"):    # click's own: a wrong option, a missing argument
         context = getattr(error, "ctx", None)
         return UsageError(error.format_message(), hint=f"`{context.command_path if context else 'ptdpo'} --help`")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return PtdpoError(f"the disk is full: {error.filename or error}", hint="make room and run the same command again")
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return PtdpoError(f"cannot write {error.filename or error}: {error.strerror}", hint="give another folder with --run")
-    if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return PtdpoError(f"{error.filename or error} is in the way: {error.strerror}", hint="give another folder with --run")
-    if isinstance(error, MemoryError):
+    number = error.errno if isinstance(error, OSError) else None
+    # safetensors and tokenizers, written in Rust, raise classes of their own that only quote the system's words.
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left on device" in str(error):
+        return PtdpoError(f"the disk is full: {error}", hint="make room and run the same command again")
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return PtdpoError(f"{error.filename or error} is in the way", hint="give another folder with --run")
+    if number is not None and error.filename:
+        return PtdpoError(
+            f"cannot read or write {error.filename}: {error.strerror}",
+            hint="mend its permissions, or give another folder with --run",
+        )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":     # the latter is torch's
         return PtdpoError("out of memory", hint="lower train.tokens_per_micro_batch or rollout.problems_per_shard")
     return PtdpoError(
-        f"unexpected {type(error).__name__}: {error}", hint="run again with `ptdpo --debug …` for the traceback and report it"
+        f"unexpected {type(error).__name__}: {error}",
+        hint="run again with `ptdpo --debug …` for the traceback, and report it",
     )

@@ -48,11 +48,9 @@ def bar(doing: str) -> Iterator:
     if Verbosity.quiet:
         yield lambda done, total, what: None
     elif messages.is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (
-            TextColumn("{task.fields[what]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-        )
+        columns = (TextColumn("{task.fields[what]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=messages, transient=True) as progress:
             task = progress.add_task(doing, total=None, what=doing)
             yield lambda done, total, what: progress.update(task, completed=done, total=total, what=f"{doing}: {what}")

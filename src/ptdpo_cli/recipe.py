@@ -1,7 +1,7 @@
 """Recipes: typed, strict YAML. Every setting, its default and its meaning stand here and nowhere else.
 
 A recipe is a YAML file with some of the sections below; what it leaves out has the default written here. `--set
-train.learning_rate=1e-5` overrides the file, flags override `--set`. Unknown keys are refused with the nearest known one.
+train.learning_rate=1e-5` overrides the file, flags override `--set`. An unknown key is refused with the nearest one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    """Strict and frozen; the text under a field is its documentation."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 class Model(Section):
@@ -40,7 +44,7 @@ class Prompt(Section):
 
     instruction: str = DEFAULT_INSTRUCTION
     max_prompt_tokens: Positive = 4096
-    """A longer prompt is refused with its problem_id, never cut: cutting loses image tokens or the generation header."""
+    """A longer prompt is refused, never cut: cutting loses image tokens or the generation header."""
 
 
 class Data(Section):
@@ -193,6 +197,9 @@ def recipes_folder() -> Path:
     return next((p for p in (here.parent / "recipes", here.parents[2] / "recipes") if p.is_dir()), here.parent)
 
 
+_EXAMPLE = "a recipe to begin with: `recipes/tiny.yaml`"
+
+
 def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """The recipe of a YAML file (None: all defaults) with `section.key=value` overrides; UsageError on any fault."""
     tree = _read_yaml(_find(path)) if path is not None else {}
@@ -205,12 +212,13 @@ def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str
     except ValidationError as error:
         raise UsageError(
             "\n".join(_explain(fault) for fault in error.errors()),
-            hint=f"see the keys and defaults with `ptdpo train {f'--recipe {path} ' if path else ''}--dry-run`",
+            hint="all keys and their defaults: `ptdpo train --dry-run --limit 8`",
         ) from None
 
 
 def _find(path: str | Path) -> Path:
-    for candidate in (Path(path), recipes_folder() / Path(path).name):
+    """The file itself, or the shipped recipe of this name, with `recipes/` before it or without."""
+    for candidate in (Path(path), recipes_folder() / path, recipes_folder().parent / path):
         if candidate.is_file():
             return candidate
     known = sorted(str(p.relative_to(recipes_folder())) for p in recipes_folder().rglob("*.yaml"))
@@ -221,25 +229,37 @@ def _read_yaml(path: Path) -> dict:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {error}".replace("\n", " ")) from None
+        raise UsageError(f"{path} is not valid YAML", found=" ".join(str(error).split()), hint=_EXAMPLE) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text") from None
+        raise UsageError(f"{path} is not UTF-8 text", hint=_EXAMPLE) from None
     if not isinstance(tree, dict):
-        raise UsageError(f"{path} is not a recipe", expected="a mapping of sections", found=type(tree).__name__)
-    return tree
+        found = "an empty file" if tree is None else type(tree).__name__
+        raise UsageError(f"{path} is not a recipe", expected="a mapping of sections", found=found, hint=_EXAMPLE)
+    # `train:` with every key below it commented out reads as null.
+    return {key: {} if value is None and _section(key) else value for key, value in tree.items()}
+
+
+def _section(name: str) -> type[Section] | None:
+    field = Recipe.model_fields.get(name)
+    is_section = field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    return field.annotation if is_section else None
 
 
 def _set(tree: dict, override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise UsageError("--set takes section.key=value", found=override)
+        raise UsageError(
+            "--set takes section.key=value", found=override, hint="for example `--set train.learning_rate=1e-5`"
+        )
     *sections, key = dotted.split(".")
     for section in sections:
         if tree.setdefault(section, {}) is None:
             tree[section] = {}
         tree = tree[section]
         if not isinstance(tree, dict):
-            raise UsageError(f"--set {override}: {section} is not a section")
+            raise UsageError(
+                f"--set {override}: {section} is not a section", hint="for example `--set train.learning_rate=1e-5`"
+            )
     try:
         tree[key] = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -248,8 +268,10 @@ def _set(tree: dict, override: str) -> None:
 
 def _explain(fault: dict) -> str:
     where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "model_type":
+        return f"{where} is a section: it takes keys (found {fault['input']!r})"
     if fault["type"] != "extra_forbidden":
-        return f"{where}: {fault['msg'].lower()} (found {fault['input']!r})"
+        return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]} (found {fault['input']!r})"
     *sections, key = fault["loc"]
     model: type[BaseModel] = Recipe
     for section in sections:
@@ -260,9 +282,8 @@ def _explain(fault: dict) -> str:
         return f"unknown key {where}; the nearest key of {place} is {here[0]}"
     everywhere = {
         name: f"{section}.{name}"
-        for section, field in Recipe.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        for name in field.annotation.model_fields
+        for section in filter(_section, Recipe.model_fields)
+        for name in _section(section).model_fields
     }
     near = difflib.get_close_matches(str(key), everywhere, n=1, cutoff=0.6)
     return f"unknown key {where}" + (

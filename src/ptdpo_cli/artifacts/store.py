@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -134,13 +135,18 @@ class Artifact:
             raise self.unreadable(path, error) from None
 
     def file(self, name: str) -> Path:
-        """The path of a file that the manifest names."""
-        if name not in self._names():
-            raise ArtifactError(f"{self.path} has no {name}", found=", ".join(self._names()[:8]) or "no files")
-        return self.path / name
+        """The path of a file that the manifest names, hashed when this process first asks for it.
 
-    def _names(self) -> list[str]:
-        return [record.path for record in self.manifest.files]
+        Parquet pages and safetensors carry no checksum: a changed byte would be read as another number.
+        """
+        records = {record.path: record for record in self.manifest.files}
+        if name not in records:
+            raise ArtifactError(f"{self.path} has no {name}", found=", ".join(list(records)[:8]) or "no files")
+        path = self.path / name
+        modified_ns = path.stat().st_mtime_ns if path.exists() else 0
+        if faults := _faults_since(self.path, records[name], modified_ns):
+            raise self.unreadable(path, faults[0])
+        return path
 
     def unreadable(self, path: Path, error: Exception) -> ArtifactError:
         return ArtifactError(f"{path} cannot be read", found=error,
@@ -296,6 +302,12 @@ def file_faults(directory: Path, records: Iterable[FileRecord], *, is_hashed: bo
         return [line for line in map(fault, records) if line]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:       # hashlib releases the GIL
         return [line for line in pool.map(fault, records) if line]
+
+
+@lru_cache(maxsize=4096)
+def _faults_since(directory: Path, record: FileRecord, modified_ns: int) -> list[str]:
+    """What is wrong with a file; a file that has not changed since is not hashed again."""
+    return file_faults(directory, [record])
 
 
 def indented(lines: Iterable[str]) -> str:

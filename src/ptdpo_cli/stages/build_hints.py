@@ -67,15 +67,15 @@ def read_hints(artifact: Artifact) -> dict[str, str]:
     return {row["problem_id"]: row["hint"] for row in table.to_pylist() if row["hint"] is not None}
 
 
-def require_hints(artifact: Artifact) -> None:
+def require_hints(counts: dict[str, int]) -> None:
     """Refuse to tutor with an empty set of hints: every gated rollout would go without a teacher."""
-    if not artifact.manifest.counts.get("hints"):
+    if not counts["hints"]:
         raise UsageError(
             "no problem has a hint, so there is nothing to tutor with",
-            expected="problems with regions or steps to make hints of",
-            found=f"0 hints for {artifact.manifest.counts.get('problems')} problems in {artifact.path}",
-            hint="add the columns `regions` or `steps` to your data, or train without a teacher: "
-            "`--set train.distill_weight=0`",
+            expected="problems with regions or steps to make hints of, free of the answer",
+            found=f"0 hints for {counts['problems']} problems, {counts['refused']} refused as leaks",
+            hint="give your data the columns `regions` or `steps` (`ptdpo show RUN/hints` says why one was refused), "
+            "or train without a teacher: `--set train.distill_weight=0`",
         )
 
 

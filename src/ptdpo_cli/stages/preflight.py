@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import cached_property
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 
 from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.errors import PtdpoError
+from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages import build_hints, problems, score_ref, train, workspace
@@ -36,40 +37,85 @@ def preflight(
     plan = problems.plan_eval_problems(recipe, run) if stage == "eval" else problems.plan_problems(recipe, run)
     rows = problems.load(recipe, plan)
     passed(f"{len(rows)} problems from {plan.section['name']}, split {plan.section['split']}")
-    made = {}
-    if stage == "build-hints" or (stage in ("score-ref", "train") and recipe.needs_teacher and rollouts is None):
-        made = {p.problem_id: h for p in rows[:limit] if (h := build_hints.checked(build_hints.hint_from_regions(p), p)).text}
-        passed(f"{len(made)} hints pass the leak check")
+    texts = {}
+    reads_hints = recipe.needs_teacher and recipe.teacher.context != "none"
+    if stage == "build-hints" or (stage == "train" and rollouts is None and reads_hints):
+        texts = _check_hints(rows[:limit], is_needed=stage == "train", passed=passed)
     if stage == "build-hints":
         return checked
-    work = workspace.Workspace(recipe, run)
+    work = _Finished(recipe, run)
+    if stage == "eval" and policy is None:
+        policy = work.final_policy()
     model = work.policy(policy or recipe.model.path)
-    passed(f"model {model.path}, {sum(p.numel() for p in model.model.parameters()) / 1e6:.1f} M parameters on {model.model.device}")
-    longest = _check_prompts(recipe, model, rows[:limit], {k: h.text for k, h in made.items()})
-    passed(f"prompts up to {longest} tokens (of {min(len(rows), _SAMPLED_PROMPTS)} looked at), image tokens = image features")
-    _check_inputs(recipe, run, work, model, stage, rollouts, scores, hints, passed)
-    checked["estimate"] = estimate(recipe, model, longest)
+    size = sum(p.numel() for p in model.model.parameters()) / 1e6
+    passed(f"model {model.path}, {size:.1f} M parameters on {model.model.device}")
+    longest = _check_prompts(recipe, model, rows[:limit], texts)
+    looked_at = min(len(rows[:limit]), _SAMPLED_PROMPTS)
+    passed(f"prompts up to {longest} tokens (of {looked_at} looked at), image tokens = image features")
+    _check_inputs(work, model, stage, rollouts, scores, hints, passed)
     disk = shutil.disk_usage(_existing(run)).free
-    checked["estimate"]["disk_free_bytes"] = disk
-    if checked["estimate"]["disk_bytes"] > disk:
+    checked["estimate"] = estimate(recipe, model, longest) | {"disk_free_bytes": disk}
+    if stage == "train" and checked["estimate"]["disk_bytes"] > disk:
         raise PtdpoError(
             "the disk is too small for this run", expected=f"{checked['estimate']['disk_bytes'] / 1e9:.2f} GB",
-            found=f"{disk / 1e9:.2f} GB free", hint="lower train.keep_iterations or train.keep_checkpoints, or use another --run",
+            found=f"{disk / 1e9:.2f} GB free",
+            hint="lower train.keep_iterations or train.keep_checkpoints, or use another --run",
         )
     passed("disk space")
     return checked
 
 
-def _check_inputs(recipe, run, work, model: Policy, stage, rollouts, scores, hints, passed) -> None:
-    sampled = Artifact.open(rollouts, kind="rollouts") if rollouts else None
-    if sampled and stage == "train":
-        train.plan_update(recipe, run, model, sampled, Artifact.open(scores, kind="scores") if scores else None)
-        passed("rollouts and scores belong to this policy")
-    if stage == "score-ref":
-        sampled = sampled or Artifact.open(run, kind="rollouts")
-        score_ref.plan_score_ref(recipe, run, sampled, work.hints(hints), model)
-        passed("rollouts and hints belong together")
-    if stage == "train" and sampled is None:
+class _Finished(workspace.Workspace):
+    """The same run, of which only what is finished is opened, and nothing made."""
+
+    @cached_property
+    def has_problems(self) -> bool:
+        return problems.plan_problems(self.recipe, self.run).finished() is not None
+
+    def require_same_problems(self, artifact: Artifact) -> None:
+        """Problems that are yet to be made cannot be compared without making them; the stage itself will."""
+        if self.has_problems:
+            workspace.require_same_problems(artifact, self.problems)
+
+    def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
+        if self.has_problems or not self.recipe.needs_teacher or self.recipe.teacher.context == "none":
+            return super().hints(path)
+        if path is None:
+            raise workspace.no_hints(self.run)
+        return Artifact.open(path, kind="hints")
+
+    def final_policy(self) -> Path:
+        if not self.has_problems:
+            raise ArtifactError(
+                f"the policy of this recipe is not finished in {self.run}", found="no problems yet",
+                hint="train it with `ptdpo train`, or name another with `--policy DIR`",
+            )
+        return train.final_policy(self)
+
+
+def _check_hints(rows, *, is_needed: bool, passed) -> dict[str, str]:
+    """problem_id -> hint, of the hints that could be made; what training needs at least one of."""
+    hints = [build_hints.checked(build_hints.hint_from_regions(problem), problem) for problem in rows]
+    texts = {hint.problem_id: hint.text for hint in hints if hint.text is not None}
+    refused = sum(hint.refusal is not None for hint in hints)
+    if is_needed:
+        build_hints.require_hints({"hints": len(texts), "problems": len(hints), "refused": refused})
+    passed(f"{len(texts)} hints pass the leak check, {refused} are refused")
+    return texts
+
+
+def _check_inputs(work: _Finished, model: Policy, stage, rollouts, scores, hints, passed) -> None:
+    recipe, run = work.recipe, work.run
+    if stage == "score-ref" or (stage == "train" and rollouts is not None):
+        sampled = Artifact.open(rollouts or run, kind="rollouts")
+        work.require_same_problems(sampled)
+        if stage == "train":
+            train.plan_update(recipe, run, model, sampled, Artifact.open(scores, kind="scores") if scores else None)
+            passed("rollouts and scores belong to this policy")
+        else:
+            score_ref.plan_score_ref(recipe, run, sampled, work.hints(hints), model)
+            passed("rollouts and hints belong together")
+    elif stage == "train":
         n_problems = recipe.rollout.problems_per_iteration
         if recipe.train.updates_per_iteration > n_problems:
             raise train.too_many_updates(n_problems, recipe.train.updates_per_iteration)
@@ -96,7 +142,8 @@ def estimate(recipe: Recipe, model: Policy, prompt_tokens: int) -> dict[str, int
     k = recipe.teacher.top_k if recipe.needs_teacher else 0
     per_iteration = tokens * (8 + 4 * k + (2 * k * 8 + 12 if k else 0))
     checkpoint = n_parameters * 3 * width
-    copies = 4 + (1 if recipe.needs_teacher or recipe.needs_reference else 0)   # weights, gradient, two moments; reference
+    # weights, gradient, two moments; reference
+    copies = 4 + (1 if recipe.needs_teacher or recipe.needs_reference else 0)
     activations = recipe.train.tokens_per_micro_batch * config.num_hidden_layers * config.hidden_size * 34 * width
     logits = min(recipe.train.logits_per_chunk, recipe.train.tokens_per_micro_batch * config.vocab_size) * 4 * 4
     cache = settings.problems_per_shard * settings.rollouts_per_problem * (prompt_tokens + settings.max_new_tokens)
@@ -130,6 +177,7 @@ def render_preflight(checked: dict, recipe: Recipe, console: Console) -> None:
         console.print(f"ok  {line}", markup=False)
     if found := checked.get("estimate"):
         console.print(
-            f"needs at most about {found['memory_bytes'] / 1e9:.2f} GB of memory and {found['disk_bytes'] / 1e9:.2f} GB of disk"
+            f"training needs at most about {found['memory_bytes'] / 1e9:.2f} GB of memory "
+            f"and {found['disk_bytes'] / 1e9:.2f} GB of disk"
         )
     console.print(f"dry run: nothing was written in {checked['run']}", markup=False)

@@ -61,16 +61,20 @@ def make_problems(recipe: Recipe, plan: Plan, *, force: bool = False) -> Artifac
 def load(recipe: Recipe, plan: Plan) -> list[Problem]:
     """The problems themselves, read and checked; nothing is written."""
     section = plan.section
-    return load_problems(
-        section["name"],
-        split=section["split"],
-        seed=recipe.seed,
-        count=section["count"],
-        kinds=section["kinds"],
-        columns=section["columns"],
-        image_root=section["image_root"],
-        max_pixels=section["max_image_pixels"],
-    )
+    try:
+        return load_problems(
+            section["name"],
+            split=section["split"],
+            seed=recipe.seed,
+            count=section["count"],
+            kinds=section["kinds"],
+            columns=section["columns"],
+            image_root=section["image_root"],
+            max_pixels=section["max_image_pixels"],
+        )
+    except UsageError as fault:
+        fault.hint = fault.hint or f"mend it, and check with `ptdpo build-hints --data {section['name']} --dry-run`"
+        raise
 
 
 def read_problems(artifact: Artifact) -> list[Problem]:
@@ -80,7 +84,7 @@ def read_problems(artifact: Artifact) -> list[Problem]:
 
 
 def _file_hashes(name: str) -> dict[str, str]:
-    """Content hashes of a local data set's own files; pictures that it names by path are hashed when they are stored."""
+    """Content hashes of a local data set's own files; pictures named by path are hashed when they are stored."""
     path = Path(name)
     if path.is_file():
         files = [path]

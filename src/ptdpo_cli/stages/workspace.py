@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.artifacts.manifest import MANIFEST
+from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
 from ptdpo_cli.models.load import Policy, load_policy
 from ptdpo_cli.recipe import Recipe
@@ -41,13 +42,16 @@ class Workspace:
         return reference
 
     def policy(self, path: str | Path) -> Policy:
+        """A model ready for work; of a policy artifact also checked that its weights are those that were saved."""
         settings = self.recipe.model
-        if (Path(path) / "manifest.json").is_file():
-            Artifact.open(path, kind="policy")
-        return load_policy(
+        artifact = Artifact.open(path, kind="policy") if (Path(path) / MANIFEST).is_file() else None
+        policy = load_policy(
             path, dtype=settings.dtype, attention=settings.attention, device=settings.device,
             trust_remote_code=settings.trust_remote_code,
         )
+        if artifact is not None:
+            _require_same_weights(artifact, policy)
+        return policy
 
     def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
         """The hints that this recipe means: at a path, or by their key in the run; None where no teacher reads any.
@@ -63,11 +67,8 @@ class Workspace:
             plan = plan_build_hints(self.recipe, self.run, self.problems)
             hints = make_hints(plan, self.problems) if make else plan.finished()
             if hints is None:
-                raise ArtifactError(
-                    f"no hints for these problems in {self.run}", expected=plan.directory,
-                    hint=f"make them with `ptdpo build-hints --run {self.run}`, or name others with `--hints DIR`",
-                )
-        require_hints(hints)
+                raise no_hints(self.run)
+        require_hints(hints.manifest.counts)
         return hints
 
     def book(self, policy: Policy, problems: Artifact, hints: Artifact | None = None) -> PromptBook:
@@ -81,8 +82,27 @@ class Workspace:
         os.replace(temporary, self.run / "recipe.yaml")
 
 
+def _require_same_weights(artifact: Artifact, policy: Policy) -> None:
+    """The sizes of the files are right, and safetensors holds no checksum: only the hash shows a changed weight."""
+    saved = artifact.manifest.extra.get("weights")
+    was_cast = json.loads((artifact.path / "config.json").read_text()).get("dtype") not in str(policy.model.dtype)
+    if saved is not None and not was_cast and saved != policy.hashes["weights"]:
+        raise ArtifactError(
+            f"the weights of {artifact.path} are damaged",
+            expected=f"sha256 {saved[:8]}", found=f"sha256 {policy.hashes['weights'][:8]}",
+            hint=again(artifact.manifest),
+        )
+
+
 def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def no_hints(run: Path) -> ArtifactError:
+    return ArtifactError(
+        f"no hints for these problems in {run}",
+        hint=f"make them with `ptdpo build-hints --run {run}`, or name others with `--hints DIR`",
+    )
 
 
 def require_same_problems(artifact: Artifact, problems: Artifact) -> None:
@@ -91,7 +111,7 @@ def require_same_problems(artifact: Artifact, problems: Artifact) -> None:
             f"{artifact.path} was made from other problems",
             expected=f"problems {problems.manifest.content_hash[:8]}",
             found=f"problems {artifact.manifest.inputs.get('problems', '')[:8]}",
-            hint="make it again from the data set of this recipe",
+            hint="make it again from this recipe's data, or give the `--data` and seed that it was made with",
         )
 
 
