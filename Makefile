@@ -1,0 +1,48 @@
+# Everything happens in .venv, which the first target that needs it makes. `make PYTHON=python3.12 venv` takes another Python.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+# One thread: these matrices are small, and results must repeat bit for bit.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow bench evidence docs clean
+
+help:        ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
+
+venv: .venv/dev        ## .venv with all that tests and demo need; again when pyproject.toml changes
+
+demo: .venv/demo        ## PTD-PO against GRPO in minutes, on a laptop: runs/demo
+	$(BIN)/ptdpo demo --run runs/demo
+
+test: .venv/dev        ## ruff and the tests but for the slow ones
+	$(BIN)/ruff check src tests
+	$(TEST) -m "not slow"
+
+test-slow: .venv/dev        ## the slow tests alone
+	$(TEST) -m slow
+
+bench: .venv/dev        ## what artifacts, an iteration and the demo cost: benchmarks/results
+	$(BIN)/python benchmarks/artifacts.py
+	$(BIN)/python benchmarks/iteration.py
+	$(BIN)/python benchmarks/demo.py
+
+evidence: .venv/dev        ## five seeds, controls, intervals (hours): docs/results/tiny.md
+	$(BIN)/python benchmarks/tiny_evidence.py
+
+docs: .venv/dev        ## the generated parts of docs/cli.md and docs/recipes.md
+	$(BIN)/python tests/test_docs.py
+
+clean:        ## caches and build folders; not .venv, not runs
+	rm -rf .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ptdpo needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+# Stamps, named after the extra. What is in .venv already, say a CPU build of torch, stays as it is.
+.venv/dev .venv/demo: .venv/%: pyproject.toml | .venv/bin/python
+	$(INSTALL) -e '.[$*]'
+	@touch $@
