@@ -123,10 +123,10 @@ def test_a_user_s_problems_are_learned_from_a_given_checkpoint(tmp_path):
     ]
     losses = []
     settings = tiny_settings(
-        model=str(tmp_path / "start"), warmup=Warmup(), phases=[Phase(steps=30)], warmup_steps=2, learning_rate=3e-3,
+        model=str(tmp_path / "start"), warmup=Warmup(), phases=[Phase(steps=15)], warmup_steps=2, learning_rate=3e-3,
     )
     run_sft(settings, tmp_path / "end", seed=0, problems=problems, progress=lambda _, m: losses.append(m["loss"]))
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("micro_batch_size", [3, 8])

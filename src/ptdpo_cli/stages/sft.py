@@ -121,7 +121,6 @@ def run_sft(
     Calls `progress(step, metrics)` after each step: loss in nats per response token, token accuracy in 0…1, learning
     rate, and the step's part (`warmup` or `sft`). Returns the last metrics with the wall time.
     """
-    import torch
 
     started = time.monotonic()
     report = progress or (lambda step, metrics: None)
@@ -131,7 +130,6 @@ def run_sft(
         problems, grids = [problem for problem, _ in drawn], {problem.problem_id: grid for problem, grid in drawn}
     _check(problems, settings, grids)
 
-    torch.manual_seed(seed)
     model, processor = _start_from(settings, problems, seed)
     metrics = {}
     if settings.warmup.steps:
@@ -139,10 +137,10 @@ def run_sft(
 
     model.model.visual.requires_grad_(not settings.freeze_vision)
     rng = np.random.default_rng([seed, 1])
-    streams = [
-        sft_examples(problems, phase.mix, rng, instruction=settings.instruction, grids=grids)
-        for phase in settings.phases for _ in range(phase.steps)
-    ]
+    streams = []    # one entry per step
+    for phase in settings.phases:
+        stream = sft_examples(problems, phase.mix, rng, instruction=settings.instruction, grids=grids)
+        streams += [stream] * phase.steps
     optimizers = _optimizers(model, settings)
     model.train()
     for step, stream in enumerate(streams, start=1):
