@@ -52,11 +52,11 @@ def _flags(given: dict) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
-def _workspace(loaded, run):
+def _workspace(loaded, run, force: bool):
     from ptdpo_cli.stages.workspace import Workspace
 
     _quiet_libraries()
-    return Workspace(loaded, run)
+    return Workspace(loaded, run, force=force)
 
 
 def _quiet_libraries() -> None:
@@ -110,10 +110,10 @@ def build_hints(
         return _dry_run("build-hints", loaded, run, as_json=as_json, limit=limit)
     from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints
 
-    work = _workspace(loaded, run)
+    work = _workspace(loaded, run, force)
     plan = plan_build_hints(loaded, run, work.problems, limit=limit)
     work.store_recipe()
-    done = plan.finished() is not None and not force
+    done = not force and plan.finished() is not None
     with console.bar("build-hints") as progress:
         hints = make_hints(plan, work.problems, force=force, progress=progress)
     counts = hints.manifest.counts
@@ -139,13 +139,13 @@ def rollout(
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
     from ptdpo_cli.stages.workspace import iterations_done
 
-    work = _workspace(loaded, run)
+    work = _workspace(loaded, run, force)
     path = policy or loaded.model.path
     sampler = work.policy(path)
     iteration = iterations_done(path) if iteration is None else iteration
     plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
     work.store_recipe()
-    done = plan.finished() is not None and not force
+    done = not force and plan.finished() is not None
     with console.bar("rollout") as progress:
         book = work.book(sampler, work.problems)
         rollouts = make_rollouts(loaded, plan, book, HfEngine(sampler), sampler, force=force, progress=progress)
@@ -173,12 +173,12 @@ def score_ref(
     from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref
     from ptdpo_cli.stages.workspace import require_same_problems
 
-    work = _workspace(loaded, run)
+    work = _workspace(loaded, run, force)
     sampled = Artifact.open(rollouts or run, kind="rollouts")
     require_same_problems(sampled, work.problems)
     guidance = work.hints(hints)
     plan = plan_score_ref(loaded, run, sampled, guidance, work.reference, limit=limit)
-    done = plan.finished() is not None and not force
+    done = not force and plan.finished() is not None
     with console.bar("score-ref") as progress:
         book = work.book(work.reference, work.problems, guidance)
         scores = make_scores(loaded, plan, book, work.reference, sampled, force=force, progress=progress)
@@ -206,7 +206,7 @@ def train(
         loaded = loaded.model_copy(update={"data": loaded.data.model_copy(update={"count": limit})})
     if dry_run:
         return _dry_run("train", loaded, run, as_json=as_json, policy=policy, rollouts=rollouts, scores=scores)
-    work = _workspace(loaded, run)
+    work = _workspace(loaded, run, force)
     if rollouts is not None:
         return _train_once(work, policy, rollouts, scores, as_json=as_json, force=force)
     from ptdpo_cli.stages.train import run_loop
@@ -259,11 +259,11 @@ def evaluate(
     from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
     from ptdpo_cli.stages.train import final_policy
 
-    work = _workspace(loaded, run)
+    work = _workspace(loaded, run, force)
     student = work.policy(policy or final_policy(work))
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    done = plan.finished() is not None and not force
+    done = not force and plan.finished() is not None
     with console.bar("eval") as progress:
         book = work.book(student, problems)
         evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, progress=progress)
@@ -422,7 +422,7 @@ def main() -> None:
 
     signals.install()
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="ptdpo", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
@@ -444,8 +444,9 @@ def _as_ptdpo_error(error: Exception) -> PtdpoError:
         context = getattr(error, "ctx", None)
         return UsageError(error.format_message(), hint=f"`{context.command_path if context else 'ptdpo'} --help`")
     number = error.errno if isinstance(error, OSError) else None
-    # safetensors and tokenizers, written in Rust, raise classes of their own that only quote the system's words.
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left on device" in str(error):
+    # safetensors, written in Rust, raises a class of its own that only quotes the system's words.
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if number in full or any(os.strerror(n) in str(error) for n in full):
         return PtdpoError(f"the disk is full: {error}", hint="make room and run the same command again")
     if number in (errno.ENOTDIR, errno.EEXIST):
         return PtdpoError(f"{error.filename or error} is in the way", hint="give another folder with --run")

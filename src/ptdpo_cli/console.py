@@ -25,12 +25,12 @@ class Verbosity:
 
 def say(text: str) -> None:
     if not Verbosity.quiet:
-        messages.print(Text(text))
+        messages.print(Text(text), soft_wrap=True)      # a path broken over two lines cannot be copied
 
 
 def warn(text: str) -> None:
     if not Verbosity.quiet:
-        messages.print(Text.assemble(("warning: ", "yellow"), text))
+        messages.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
 
 def fail(error: PtdpoError) -> None:

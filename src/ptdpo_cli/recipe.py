@@ -212,7 +212,7 @@ def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str
     except ValidationError as error:
         raise UsageError(
             "\n".join(_explain(fault) for fault in error.errors()),
-            hint="all keys and their defaults: `ptdpo train --dry-run --limit 8`",
+            hint="all keys and their defaults: `ptdpo build-hints --dry-run`",
         ) from None
 
 

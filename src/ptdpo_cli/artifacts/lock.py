@@ -99,7 +99,8 @@ def is_dead(holder: dict) -> bool:
 
 def command_line() -> str:
     """The command of this process, as one would type it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    return shlex.join(["ptdpo" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def _remove_if_dead(path: Path) -> None:

@@ -102,7 +102,8 @@ class Artifact:
         path = _locate(Path(path), kind)
         manifest = manifests.read_manifest(path)
         if kind is not None and manifest.kind != kind:
-            raise ArtifactError(f"{path} is another kind of artifact", expected=kind, found=manifest.kind)
+            raise ArtifactError(f"{path} is another kind of artifact", expected=kind, found=manifest.kind,
+                                hint=f"`ptdpo status {path.absolute().parent.parent}` lists what is there")
         faults = file_faults(path, manifest.files, is_hashed=False) if check_files else []
         if faults:
             raise ArtifactError(f"{path} is damaged", found=indented(faults), hint=again(manifest))
@@ -353,7 +354,7 @@ def _locate(path: Path, kind: str | None) -> Path:
     if path.is_dir():
         kinds = [name for name in SCHEMA_VERSIONS if (path / name).is_dir()]
         found = f"a run with {', '.join(kinds)}" if kinds else "a folder without one"
-        hint = f"name the artifact; `ptdpo status {path}` lists what is there" if kinds else None
+        hint = f"name the artifact; `ptdpo status {path if kinds else 'RUN'}` lists what is there"
         raise ArtifactError(f"{path} is not an artifact", expected=expected, found=found, hint=hint)
     raise ArtifactError(f"there is no {f'{kind} ' if kind else ''}artifact at {path}", expected=expected,
                         hint="`ptdpo status RUN` lists what is there")

@@ -20,19 +20,23 @@ from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_pr
 
 
 class Workspace:
-    """A run's folder seen through a recipe; everything is opened once, when first asked for."""
+    """A run's folder seen through a recipe; everything is opened once, when first asked for.
 
-    def __init__(self, recipe: Recipe, run: Path):
+    `force` makes anew what is made on the way, problems and the loop's hints, so that it mends damaged ones too.
+    """
+
+    def __init__(self, recipe: Recipe, run: Path, *, force: bool = False):
         self.recipe = recipe
         self.run = run
+        self.force = force
 
     @cached_property
     def problems(self) -> Artifact:
         """The training problems; made here when they are not there yet."""
-        return make_problems(self.recipe, plan_problems(self.recipe, self.run))
+        return make_problems(self.recipe, plan_problems(self.recipe, self.run), force=self.force)
 
     def eval_problems(self) -> Artifact:
-        return make_problems(self.recipe, plan_eval_problems(self.recipe, self.run))
+        return make_problems(self.recipe, plan_eval_problems(self.recipe, self.run), force=self.force)
 
     @cached_property
     def reference(self) -> Policy:
@@ -65,7 +69,7 @@ class Workspace:
             require_same_problems(hints, self.problems)
         else:
             plan = plan_build_hints(self.recipe, self.run, self.problems)
-            hints = make_hints(plan, self.problems) if make else plan.finished()
+            hints = make_hints(plan, self.problems, force=self.force) if make else plan.finished()
             if hints is None:
                 raise no_hints(self.run)
         require_hints(hints.manifest.counts)
