@@ -1,7 +1,7 @@
 # Everything happens in .venv, which the first target that needs it makes. `make PYTHON=python3.12 venv` takes another Python.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # One thread: these matrices are small, and results must repeat bit for bit.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 

@@ -233,6 +233,12 @@ def test_links_lead_somewhere(page):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def test_contributing_names_tests_that_exist():
+    named = re.findall(r"`(test_\w+\.py)`: `(test_\w+)`", (DOCS.parent / "CONTRIBUTING.md").read_text())
+    tests = Path(__file__).parent
+    assert named and not [(file, name) for file, name in named if f"def {name}(" not in (tests / file).read_text()]
+
+
 if __name__ == "__main__":
     for name, render in {"cli.md": render_cli, "recipes.md": render_recipes}.items():
         (DOCS / name).write_text(render((DOCS / name).read_text()))
