@@ -1,4 +1,4 @@
-"""Shared fixtures: one thread (small matrices gain nothing from two, and runs must repeat bit for bit), small recipes."""
+"""Shared fixtures: small recipes, and one thread, because runs must repeat bit for bit."""
 
 from __future__ import annotations
 

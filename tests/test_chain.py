@@ -22,7 +22,7 @@ from ptdpo_cli.stages import score_ref as scoring
 from ptdpo_cli.stages.build_hints import read_hints
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout, problems_of_iteration, read_rollouts
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref, read_scores, teacher_scores, union
-from ptdpo_cli.stages.train import load_state, plan_update, read_metrics, run_loop, update_once
+from ptdpo_cli.stages.train import load_state, plan_update, read_metrics, run_loop, train_iteration, update_once
 from ptdpo_cli.stages.workspace import Workspace
 
 
@@ -148,7 +148,7 @@ def test_stock_transformers_open_the_policy_and_say_the_same(tmp_path, small_rec
 
 
 def _problems(work):
-    from ptdpo_cli.stages.problems import read_problems
+    from ptdpo_cli.artifacts.problems import read_problems
 
     return read_problems(work.problems)
 
@@ -165,6 +165,23 @@ def test_sampler_log_probs_are_those_of_a_plain_forward(tmp_path, small_recipe):
             ids = torch.from_numpy(rollout.token_ids_T).long()
             logp = plain_forward(policy, prompt, ids).log_softmax(1)[torch.arange(len(ids)), ids]
             assert np.abs(logp.numpy() - rollout.sampler_logprobs_T).max() < 1e-4
+
+
+def test_one_temperature_for_sampler_and_scorer(tmp_path, small_recipe):
+    """At τ = 0.7 the reference, which is the sampler here, gives the sampled tokens the sampler's log-probs."""
+    recipe = small_recipe("rollout.temperature=0.7", "train.kl_weight=0.1")
+    work = Workspace(recipe, tmp_path)
+    policy = load_policy("tiny-base")
+    book, rollouts = sample(work, policy)
+    scores = make_scores(
+        recipe, plan_score_ref(recipe, tmp_path, rollouts, work.hints(), policy), book, policy, rollouts
+    )
+    groups = list(read_rollouts(rollouts))
+    for group, scored in zip(groups, read_scores(scores, groups), strict=True):
+        for rollout, score in zip(group, scored, strict=True):
+            assert np.abs(score.reference_logprobs_T - rollout.sampler_logprobs_T).max() < 1e-4
+    metrics = train_iteration(recipe, load_state(recipe, policy), book, rollouts, scores)
+    assert metrics["sampler_mismatch"] < 1e-5
 
 
 def test_a_sample_does_not_depend_on_its_neighbours(tmp_path, small_recipe):

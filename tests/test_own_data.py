@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from command import done, jsonl, png, refused
+from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.stages.problems import read_problems
 from ptdpo_cli.stages.train import read_metrics
 
 SETTINGS = tuple(word for override in (

@@ -76,8 +76,12 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     manifest = artifact.manifest
     console.emit(
         {
-            "path": str(artifact.path), "kind": manifest.kind, "content_hash": manifest.content_hash,
-            "counts": manifest.counts, "already_done": done_before, **more,
+            "path": str(artifact.path),
+            "kind": manifest.kind,
+            "content_hash": manifest.content_hash,
+            "counts": manifest.counts,
+            "already_done": done_before,
+            **more,
         },
         as_json=as_json,
         line=str(artifact.path),
@@ -97,9 +101,16 @@ def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
 
 @app.command("build-hints")
 def build_hints(
-    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None,
-    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
-    quiet: Quiet = False, verbose: Verbose = False,
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ):
     """Make the teacher's hints: where to look and how to think, never the answer.
 
@@ -123,10 +134,18 @@ def build_hints(
 
 @app.command()
 def rollout(
-    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, policy: PolicyDir = None,
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
     iteration: Annotated[int | None, typer.Option(min=0, help="Whose problems to draw; default: the policy's.")] = None,
-    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
-    quiet: Quiet = False, verbose: Verbose = False,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ):
     """Sample answers from a policy, question only.
 
@@ -156,11 +175,18 @@ def rollout(
 
 @app.command("score-ref")
 def score_ref(
-    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None,
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
     rollouts: Annotated[Path | None, typer.Option(help="Rollouts to score; default: the only ones in RUN.")] = None,
     hints: Annotated[Path | None, typer.Option(help="Hints; default: the recipe's in RUN.")] = None,
-    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
-    quiet: Quiet = False, verbose: Verbose = False,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ):
     """Score failed rollouts by the frozen teacher, who reads the hint.
 
@@ -189,11 +215,19 @@ def score_ref(
 
 @app.command()
 def train(
-    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, policy: PolicyDir = None,
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
     rollouts: Annotated[Path | None, typer.Option(help="One update from these rollouts instead of the loop.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Their scores (for one update).")] = None,
-    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
-    quiet: Quiet = False, verbose: Verbose = False,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ):
     """Train: the whole loop, or one update from artifacts that other jobs made.
 
@@ -240,12 +274,20 @@ def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool) -
 
 @app.command("eval")
 def evaluate(
-    recipe: RecipeFile = None, data: DataName = None, run: Run = None, overrides: Set = None, policy: PolicyDir = None,
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
     split: Annotated[str | None, typer.Option(help="Split to evaluate on.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=0, help="Samples per problem.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Temperature of the samples.")] = None,
-    limit: Limit = None, dry_run: DryRun = False, as_json: Json = False, force: Force = False,
-    quiet: Quiet = False, verbose: Verbose = False,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ):
     """Evaluate a policy on problems it has not seen: greedy and sampled, with intervals.
 
@@ -275,9 +317,14 @@ def evaluate(
 
 @app.command()
 def sft(
-    recipe: RecipeFile = None, run: Run = None, overrides: Set = None,
-    dry_run: DryRun = False, as_json: Json = False, force: Force = False,
-    quiet: Quiet = False, verbose: Verbose = False,
+    recipe: RecipeFile = None,
+    run: Run = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ):
     """Supervised training on worked solutions: makes the base model that the demo starts from.
 
@@ -386,7 +433,8 @@ def stages(as_json: Json = False):
 def demo(
     run: Annotated[Path, typer.Option("--run", help="Folder for the demo's artifacts.")] = Path("runs/demo"),
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per method; default: the recipes'.")] = None,
-    as_json: Json = False, quiet: Quiet = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ):
     """The method in minutes: PTD-PO against GRPO from one start on pictures of real handwriting, on a laptop.
 
@@ -416,7 +464,7 @@ def _options(
 
 def main() -> None:
     """Run a command; a fault ends in one message and the exit code of its class."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]     # wherever it stands
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it stands
     debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get("PTDPO_DEBUG"))
     from ptdpo_cli import signals
 
@@ -431,7 +479,7 @@ def main() -> None:
         known = _as_ptdpo_error(error)
         console.fail(known)
         code = known.exit_code
-    if code == 130:     # Ctrl-C, whichever way this version of typer reports it
+    if code == 130:  # Ctrl-C, whichever way this version of typer reports it
         console.messages.print("interrupted; run the same command again to go on from what is finished")
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -440,7 +488,7 @@ def _as_ptdpo_error(error: Exception) -> PtdpoError:
     """The error as a user should read it."""
     if isinstance(error, PtdpoError):
         return error
-    if hasattr(error, "format_message"):    # click's own: a wrong option, a missing argument
+    if hasattr(error, "format_message"):  # click's own: a wrong option, a missing argument
         context = getattr(error, "ctx", None)
         return UsageError(error.format_message(), hint=f"`{context.command_path if context else 'ptdpo'} --help`")
     number = error.errno if isinstance(error, OSError) else None
@@ -455,7 +503,7 @@ def _as_ptdpo_error(error: Exception) -> PtdpoError:
             f"cannot read or write {error.filename}: {error.strerror}",
             hint="mend its permissions, or give another folder with --run",
         )
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":     # the latter is torch's
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return PtdpoError("out of memory", hint="lower train.tokens_per_micro_batch or rollout.problems_per_shard")
     return PtdpoError(
         f"unexpected {type(error).__name__}: {error}",

@@ -25,7 +25,7 @@ class Verbosity:
 
 def say(text: str) -> None:
     if not Verbosity.quiet:
-        messages.print(Text(text), soft_wrap=True)      # a path broken over two lines cannot be copied
+        messages.print(Text(text), soft_wrap=True)  # a path broken over two lines cannot be copied
 
 
 def warn(text: str) -> None:

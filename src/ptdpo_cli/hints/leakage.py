@@ -76,7 +76,7 @@ _NUMBER = re.compile(
     \\[dt]?frac\{{(?P<top>[0-9]++)\}}\{{(?P<bottom>[0-9]++)\}}
     | (?<![A-Za-z0-9_]) (?P<digits>{_DIGITS}) (?: \s?/\s? (?P<over>[0-9]++) )? (?! st\b|nd\b|rd\b|th\b|[0-9] )
     | \b (?P<words> (?: {_SMALL} | (?:hundred|thousand)\b )
-         (?: [\s-]+ (?:hundred|thousand)\b (?: [\s-]+ (?:and\s+)? {_SMALL} )? )*+ )
+         (?: [\s-]+ (?:hundred|thousand)\b (?: [\s-]+ (?:and\s+)? {_SMALL} )? )* )
       (?: [\s-]+ (?P<part>{"|".join(sorted(_PARTS, key=len, reverse=True))})s? \b )?
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -238,5 +238,5 @@ def _plain(text: str) -> str:
 def _wording(text: str) -> re.Pattern:
     """Finds the text whatever its case, spaces and LaTeX dress."""
     words = [re.escape(word) for word in _plain(text).split()]
-    between = r"(?:[\s${}]|\\(?:text|textbf|mathrm|mathbf|left|right|[,;! ])?)*+"
+    between = r"(?:[\s${}]|\\(?:text|textbf|mathrm|mathbf|left|right|[,;! ])?)*"
     return re.compile(rf"(?<!\w){between.join(words)}(?!\w)", re.IGNORECASE)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.schemas import HINTS, Hint, Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import UsageError
@@ -16,7 +17,6 @@ from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.regions import hint_from_regions
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.problems import read_problems
 
 _SHARD_ROWS = 1024
 

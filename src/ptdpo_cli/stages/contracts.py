@@ -1,4 +1,4 @@
-"""The stages in the order of the data flow, as data: `ptdpo stages` prints it, and `stages/*/README.md` say the same."""
+"""The stages in the order of the data flow, as data: `ptdpo stages` prints it, `stages/*/README.md` repeat it."""
 
 from __future__ import annotations
 
@@ -31,18 +31,49 @@ class Stage:
 
 
 STAGES = (
-    Stage(0, "sft", "supervised training on worked solutions, from scratch or from a model", (), "policy", "CPU or GPU"),
-    Stage(1, "build-hints", "one hint per problem: where to look and how to think, never the answer", ("problems",), "hints", "CPU"),
-    Stage(2, "rollout", "G samples per problem from the policy, question only", ("problems", "policy"), "rollouts", "CPU or GPU"),
     Stage(
-        3, "score-ref", "the frozen teacher, with the hint, scores the gated rollouts token by token",
-        ("rollouts", "hints", "problems"), "scores", "CPU or GPU",
+        0, "sft", "supervised training on worked solutions, from scratch or from a model", (), "policy", "CPU or GPU"
     ),
     Stage(
-        4, "train", "GRPO + λ·JSD + β·KL: one update from rollouts and scores, or the whole loop",
-        ("rollouts", "scores", "problems", "hints", "policy"), "policy", "CPU or GPU",
+        1,
+        "build-hints",
+        "one hint per problem: where to look and how to think, never the answer",
+        ("problems",),
+        "hints",
+        "CPU",
     ),
-    Stage(5, "eval", "greedy and sampled answers on unseen problems, graded, with intervals", ("problems", "policy"), "evals", "CPU or GPU"),
+    Stage(
+        2,
+        "rollout",
+        "G samples per problem from the policy, question only",
+        ("problems", "policy"),
+        "rollouts",
+        "CPU or GPU",
+    ),
+    Stage(
+        3,
+        "score-ref",
+        "the frozen teacher, with the hint, scores the gated rollouts token by token",
+        ("rollouts", "hints", "problems"),
+        "scores",
+        "CPU or GPU",
+    ),
+    Stage(
+        4,
+        "train",
+        "GRPO + λ·JSD + β·KL: one update from rollouts and scores, or the whole loop",
+        ("rollouts", "scores", "problems", "hints", "policy"),
+        "policy",
+        "CPU or GPU",
+    ),
+    Stage(
+        5,
+        "eval",
+        "greedy and sampled answers on unseen problems, graded, with intervals",
+        ("problems", "policy"),
+        "evals",
+        "CPU or GPU",
+    ),
 )
 
 
@@ -52,5 +83,7 @@ def render_stages(console: Console) -> None:
         table.add_column(title)
     for stage in STAGES:
         writes = f"{stage.writes} v{stage.schema_version}"
-        table.add_row(str(stage.number), stage.name, ", ".join(stage.reads) or "a data set", writes, stage.needs, stage.does)
+        table.add_row(
+            str(stage.number), stage.name, ", ".join(stage.reads) or "a data set", writes, stage.needs, stage.does
+        )
     console.print(table)

@@ -21,8 +21,15 @@ _SAMPLED_PROMPTS = 32
 
 
 def preflight(
-    stage: str, recipe: Recipe, run: Path, *, limit: int | None = None, policy: str | None = None,
-    rollouts: Path | None = None, scores: Path | None = None, hints: Path | None = None,
+    stage: str,
+    recipe: Recipe,
+    run: Path,
+    *,
+    limit: int | None = None,
+    policy: str | None = None,
+    rollouts: Path | None = None,
+    scores: Path | None = None,
+    hints: Path | None = None,
 ) -> dict:
     """Load and check what the stage would read, estimate what it would need; raises what the stage would raise."""
     checked: dict = {"stage": stage, "run": str(run), "recipe": recipe.model_dump(mode="json"), "checks": []}
@@ -57,7 +64,8 @@ def preflight(
     checked["estimate"] = estimate(recipe, model, longest) | {"disk_free_bytes": disk}
     if stage == "train" and checked["estimate"]["disk_bytes"] > disk:
         raise PtdpoError(
-            "the disk is too small for this run", expected=f"{checked['estimate']['disk_bytes'] / 1e9:.2f} GB",
+            "the disk is too small for this run",
+            expected=f"{checked['estimate']['disk_bytes'] / 1e9:.2f} GB",
             found=f"{disk / 1e9:.2f} GB free",
             hint="lower train.keep_iterations or train.keep_checkpoints, or use another --run",
         )
@@ -87,7 +95,8 @@ class _Finished(workspace.Workspace):
     def final_policy(self) -> Path:
         if not self.has_problems:
             raise ArtifactError(
-                f"the policy of this recipe is not finished in {self.run}", found="no problems yet",
+                f"the policy of this recipe is not finished in {self.run}",
+                found="no problems yet",
                 hint="train it with `ptdpo train`, or name another with `--policy DIR`",
             )
         return train.final_policy(self)

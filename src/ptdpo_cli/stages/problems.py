@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ptdpo_cli.artifacts.images import ImageReader
-from ptdpo_cli.artifacts.problems import problem_from_row, problems_table
+from ptdpo_cli.artifacts.problems import problems_table
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets import load_problems
@@ -34,7 +33,9 @@ def plan_eval_problems(recipe: Recipe, run: Path) -> Plan:
     data, settings = recipe.data, recipe.eval
     if settings.data is None and Path(data.name).is_file() and settings.split != data.split:
         raise UsageError(
-            "this would evaluate on the training file", expected="held-out problems", found=data.name,
+            "this would evaluate on the training file",
+            expected="held-out problems",
+            found=data.name,
             hint="`ptdpo eval --data HELD_OUT_FILE`, or `--split train` if it is the training problems that you mean",
         )
     changed = {"name": settings.data or data.name, "split": settings.split, "count": settings.count}
@@ -75,12 +76,6 @@ def load(recipe: Recipe, plan: Plan) -> list[Problem]:
     except UsageError as fault:
         fault.hint = fault.hint or f"mend it, and check with `ptdpo build-hints --data {section['name']} --dry-run`"
         raise
-
-
-def read_problems(artifact: Artifact) -> list[Problem]:
-    """The problems of an artifact, in order."""
-    images = ImageReader(artifact)
-    return [problem_from_row(row, images) for row in artifact.table("problems").to_pylist()]
 
 
 def _file_hashes(name: str) -> dict[str, str]:

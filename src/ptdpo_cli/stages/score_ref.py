@@ -246,7 +246,7 @@ def union(first_NK: torch.Tensor, second_NK: torch.Tensor) -> torch.Tensor:
 
 
 def _stack(parts: list[np.ndarray]) -> np.ndarray:
-    """Concatenate chunks whose supports differ in width: ids pad with −1, log-probs with −inf before the tail column."""
+    """Chunks one after the other, though their supports differ in width: ids pad with −1, log-probs with −inf."""
     if len(parts) == 1 or parts[0].ndim == 1:
         return np.concatenate(parts)
     width = max(p.shape[1] for p in parts)

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets import digit_grid
@@ -25,7 +26,7 @@ from ptdpo_cli.hints.regions import hint_from_regions
 from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION, user_message
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.problems import make_problems, plan_problems, read_problems
+from ptdpo_cli.stages.problems import make_problems, plan_problems
 
 RESOLVE = {"random": digit_grid.random_cells, "mistaken": digit_grid.mistaken, "all": digit_grid.read_all}
 
@@ -39,8 +40,8 @@ class Share(Settings):
 
     weight: float = Field(gt=0)
     hint: bool = False
-    kinds: Literal["all", "taught", "untaught"] | tuple[str, ...] = "all"    # problem categories
-    cells: Literal["right", "random", "mistaken", "all"] = "right"    # all but `right` are for digit-grid, see RESOLVE
+    kinds: Literal["all", "taught", "untaught"] | tuple[str, ...] = "all"  # problem categories
+    cells: Literal["right", "random", "mistaken", "all"] = "right"  # all but `right` are for digit-grid, see RESOLVE
 
 
 class Phase(Settings):
@@ -54,26 +55,26 @@ class Warmup(Settings):
     """Vision warm-up: tell each image token's digit, ground colour and place."""
 
     steps: int = Field(0, ge=0)
-    batch_size: int = Field(64, ge=1)    # pictures
+    batch_size: int = Field(64, ge=1)  # pictures
     learning_rate: float = Field(3e-3, gt=0)
 
 
 class SftSettings(Settings):
     """The `sft` section of a recipe."""
 
-    problems: int = Field(16384, ge=1)    # how many to draw from digit-grid; unused when problems are handed in
-    model: str | None = None              # a checkpoint to start from; none: a new tiny model
+    problems: int = Field(16384, ge=1)  # how many to draw from digit-grid; unused when problems are handed in
+    model: str | None = None  # a checkpoint to start from; none: a new tiny model
     instruction: str = DEFAULT_INSTRUCTION
     warmup: Warmup = Warmup()
     phases: tuple[Phase, ...] = (Phase(steps=1000),)
     batch_size: int = Field(64, ge=1)
     micro_batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1.5e-3, gt=0)
-    warmup_steps: int = Field(50, ge=0)          # of the learning rate, linear; a cosine to a hundredth follows
+    warmup_steps: int = Field(50, ge=0)  # of the learning rate, linear; a cosine to a hundredth follows
     weight_decay: float = Field(0.01, ge=0)
     optimizer: Literal["muon", "adamw"] = "muon"
     bf16: bool = True
-    freeze_vision: bool = False                  # keep the vision tower as warm-up or the checkpoint left it
+    freeze_vision: bool = False  # keep the vision tower as warm-up or the checkpoint left it
 
 
 class Example(NamedTuple):
@@ -137,7 +138,7 @@ def run_sft(
 
     model.model.visual.requires_grad_(not settings.freeze_vision)
     rng = np.random.default_rng([seed, 1])
-    streams = []    # one entry per step
+    streams = []  # one entry per step
     for phase in settings.phases:
         stream = sft_examples(problems, phase.mix, rng, instruction=settings.instruction, grids=grids)
         streams += [stream] * phase.steps
@@ -153,7 +154,7 @@ def run_sft(
 
     model.eval()
     model.save_pretrained(out_dir)
-    processor.tokenizer.backend_tokenizer.no_padding()    # of the last batch; no part of the tokenizer
+    processor.tokenizer.backend_tokenizer.no_padding()  # of the last batch; no part of the tokenizer
     processor.save_pretrained(out_dir)
     return metrics | {"steps": len(streams), "seconds": time.monotonic() - started}
 
@@ -229,7 +230,7 @@ def _update(model, processor, examples: list[Example], optimizers, settings: Sft
 
     examples = sorted(examples, key=lambda example: len(str(example.messages)) + len(example.response))
     batches = [
-        collate(processor, examples[i:i + settings.micro_batch_size])
+        collate(processor, examples[i : i + settings.micro_batch_size])
         for i in range(0, len(examples), settings.micro_batch_size)
     ]
     n_tokens = sum(int((labels != -100).sum()) for _, labels in batches)
@@ -260,11 +261,18 @@ def collate(processor, examples: Sequence[Example]):
     prompts = [processor.apply_chat_template(e.messages, add_generation_prompt=True, tokenize=False) for e in examples]
     images = [[Image.open(io.BytesIO(image)) for image in e.images] for e in examples]
     inputs = processor(
-        text=prompts, images=images if any(images) else None, return_tensors="pt", padding=True, padding_side="left",
+        text=prompts,
+        images=images if any(images) else None,
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
     )
     responses = tokenizer(
-        [example.response + tokenizer.eos_token for example in examples], add_special_tokens=False,
-        return_tensors="pt", padding=True, padding_side="right",
+        [example.response + tokenizer.eos_token for example in examples],
+        add_special_tokens=False,
+        return_tensors="pt",
+        padding=True,
+        padding_side="right",
     )
     labels = responses["input_ids"].masked_fill(responses["attention_mask"] == 0, -100)
     for key in ("input_ids", "attention_mask"):
@@ -339,7 +347,8 @@ def _check(problems: Sequence[Problem], settings: SftSettings, grids: dict) -> N
     if unsolved:
         raise UsageError(
             "supervised training needs a worked solution for every problem",
-            expected="a `solution` in each row", found=f"{len(unsolved)} rows without one, the first {unsolved[0]}",
+            expected="a `solution` in each row",
+            found=f"{len(unsolved)} rows without one, the first {unsolved[0]}",
         )
     for share in (share for phase in settings.phases for share in phase.mix):
         if share.cells != "right" and not grids:

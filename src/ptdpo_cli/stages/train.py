@@ -433,13 +433,13 @@ def train_loop(
 
     A signal ends it between two steps with a checkpoint of the last whole iteration.
     """
-    recipe, train = loop.recipe, loop.recipe.train
-    log = MetricsLog(loop.logs, recipe, done=state.iteration)
-    recent = deque(log.artifacts)
-    saved, checkpoints = state.iteration, deque()
-    with loop.plan(train.iterations).writer(force=force) as writer:
+    train, saved = loop.recipe.train, state.iteration
+    with (
+        loop.plan(train.iterations).writer(force=force) as writer,
+        MetricsLog(loop.logs, loop.recipe, done=state.iteration) as log,
+    ):
+        recent, engine = deque(log.artifacts), make_engine(state.policy)
         try:
-            engine = make_engine(state.policy)
             while state.iteration < train.iterations:
                 metrics, artifacts = _iterate(loop, state, engine)
                 log.write(state.iteration, metrics, artifacts)
@@ -449,20 +449,24 @@ def train_loop(
                     remove_artifacts(loop.run, recent.popleft())
                 progress(state.iteration, train.iterations, _summary(metrics))
                 if state.iteration % train.checkpoint_every == 0 and state.iteration < train.iterations:
-                    with signals.held():
-                        checkpoints.append(save_policy(loop.plan(state.iteration), state, force=force).path)
-                    saved = state.iteration
-                    while len(checkpoints) > train.keep_checkpoints:
-                        remove_artifact(checkpoints.popleft())
+                    saved = _save_checkpoint(loop, state, force=force)
             with signals.held():
                 return _write_policy(writer, state)
         except (KeyboardInterrupt, Terminated):
             if saved < state.iteration < train.iterations:
-                with signals.held():
-                    save_policy(loop.plan(state.iteration), state, force=force)
+                _save_checkpoint(loop, state, force=force)
             raise
-        finally:
-            log.close()
+
+
+def _save_checkpoint(loop: Loop, state: TrainState, *, force: bool) -> int:
+    """Save the policy as it is, forget the oldest checkpoints beyond `keep_checkpoints`; the iteration saved."""
+    with signals.held():
+        save_policy(loop.plan(state.iteration), state, force=force)
+        earlier = (loop.plan(iteration).directory for iteration in range(1, state.iteration + 1))
+        there = [path for path in earlier if (path / MANIFEST).is_file()]
+        for path in there[: -loop.recipe.train.keep_checkpoints]:
+            remove_artifact(path)
+    return state.iteration
 
 
 def _iterate(loop: Loop, state: TrainState, engine: Engine) -> tuple[dict[str, float], list[str]]:
@@ -543,7 +547,10 @@ class MetricsLog:
         if self.accelerator:
             self.accelerator.log(metrics, step=iteration)
 
-    def close(self) -> None:
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *exception) -> None:
         self.file.close()
         if self.accelerator:
             self.accelerator.end_training()

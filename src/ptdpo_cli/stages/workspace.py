@@ -10,13 +10,14 @@ from pathlib import Path
 import yaml
 
 from ptdpo_cli.artifacts.manifest import MANIFEST
+from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
 from ptdpo_cli.models.load import Policy, load_policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
-from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems, read_problems
+from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems
 
 
 class Workspace:
@@ -48,9 +49,14 @@ class Workspace:
     def policy(self, path: str | Path) -> Policy:
         """A model ready for work; of a policy artifact also checked that its weights are those that were saved."""
         settings = self.recipe.model
+        if Path(path).name == "policy" and Path(path).is_dir():     # RUN/policy with one artifact in it
+            path = Artifact.open(path, kind="policy").path
         artifact = Artifact.open(path, kind="policy") if (Path(path) / MANIFEST).is_file() else None
         policy = load_policy(
-            path, dtype=settings.dtype, attention=settings.attention, device=settings.device,
+            path,
+            dtype=settings.dtype,
+            attention=settings.attention,
+            device=settings.device,
             trust_remote_code=settings.trust_remote_code,
         )
         if artifact is not None:
@@ -93,7 +99,8 @@ def _require_same_weights(artifact: Artifact, policy: Policy) -> None:
     if saved is not None and not was_cast and saved != policy.hashes["weights"]:
         raise ArtifactError(
             f"the weights of {artifact.path} are damaged",
-            expected=f"sha256 {saved[:8]}", found=f"sha256 {policy.hashes['weights'][:8]}",
+            expected=f"sha256 {saved[:8]}",
+            found=f"sha256 {policy.hashes['weights'][:8]}",
             hint=again(artifact.manifest),
         )
 
