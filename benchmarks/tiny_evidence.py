@@ -32,7 +32,7 @@ from ptdpo_cli.stages.train import read_metrics
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "evidence"
 METHODS = {"GRPO": ROOT / "recipes/baselines/tiny-grpo.yaml", "PTD-PO": ROOT / "recipes/tiny.yaml"}
-LEARNING_RATES = (3e-5, 1e-4, 3e-4)
+LEARNING_RATES = (5e-5, 1e-4, 2e-4)
 SELECTION_SEED = 100
 SEEDS = (0, 1, 2, 3, 4)
 CONTROLS = ("shuffled", "blind", "none")

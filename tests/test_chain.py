@@ -261,12 +261,12 @@ def test_a_teacher_without_a_hint_is_the_student(tmp_path, small_recipe):
     book, rollouts = sample(work, policy)
     scores = make_scores(recipe, plan_score_ref(recipe, tmp_path, rollouts, None, policy), book, policy, rollouts)
     policy.model.train()
-    from ptdpo_cli.stages.train import _rows
+    from ptdpo_cli.stages.train import iteration_rows
     from ptdpo_cli.stages.update import accumulate_gradients
 
     groups = list(read_rollouts(rollouts))
     flat_scores = [s for g in read_scores(scores, groups) for s in g]
-    rows = [row for row in _rows(recipe, book, [r for g in groups for r in g], flat_scores) if row.is_gated]
+    rows = [row for row in iteration_rows(recipe, book, [r for g in groups for r in g], flat_scores) if row.is_gated]
     metrics = accumulate_gradients(policy, rows, recipe.train, temperature=1.0)
     assert abs(metrics["distill/jsd"]) < 1e-6
     assert metrics["grad_norm/distill"] < 1e-5

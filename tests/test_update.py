@@ -15,7 +15,7 @@ from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models.load import load_policy
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref, read_scores
-from ptdpo_cli.stages.train import _rows, new_state, train_iteration
+from ptdpo_cli.stages.train import iteration_rows, new_state, train_iteration
 from ptdpo_cli.stages.workspace import Workspace
 
 # Sums of 1e5 float64 terms in another order.
@@ -44,7 +44,9 @@ class Setting:
         self.scores = make_scores(self.recipe, plan, self.book, self.policy, self.rollouts)
         groups = list(read_rollouts(self.rollouts))
         flat = [r for group in groups for r in group]
-        self.rows = _rows(self.recipe, self.book, flat, [s for g in read_scores(self.scores, groups) for s in g])
+        self.rows = iteration_rows(
+            self.recipe, self.book, flat, [s for g in read_scores(self.scores, groups) for s in g]
+        )
 
     def gradients(self, rows=None, **train):
         """The step's metrics and the gradient of every parameter."""

@@ -34,15 +34,20 @@ class Model(Section):
     path: str = "tiny-base"
     """A folder in Hugging Face layout, a hub id, or `tiny-base` (shipped with the package)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights, in training too."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """transformers' implementation."""
     device: str = "auto"
+    """`auto`: the first GPU, else the CPU; or a torch device such as `cuda:1`."""
     trust_remote_code: bool = False
+    """Whether code that comes with a model may run."""
 
 
 class Prompt(Section):
     """How a problem is put to the model; the same for rollouts, teacher, training and evaluation."""
 
     instruction: str = DEFAULT_INSTRUCTION
+    """Stands below the question (and the hint); empty: none."""
     max_prompt_tokens: Positive = 4096
     """A longer prompt is refused, never cut: cutting loses image tokens or the generation header."""
 
@@ -53,12 +58,15 @@ class Data(Section):
     name: str = "digit-grid"
     """`digit-grid`, or a path to a .jsonl, .json or .parquet file or a folder."""
     split: str = "train"
+    """Which part of the data set; for a single file a label only."""
     count: Positive | None = None
     """digit-grid: how many problems to draw; files: read the first `count` rows."""
     kinds: list[str] | None = None
     """digit-grid: which kinds of question; null takes the default mix."""
     columns: dict[str, str | None] | None = None
+    """Names in your file, where they are others: `{problem: text, answer: label}`; see docs/data.md."""
     image_root: str | None = None
+    """Where relative paths of pictures start; null: the data file's folder."""
     max_image_pixels: Positive = 50_000_000
     """A larger picture is refused before it is decoded (decompression bombs)."""
 
@@ -67,20 +75,24 @@ class Hints(Section):
     """What the teacher reads beside the problem."""
 
     source: Literal["regions+steps"] = "regions+steps"
+    """Sentences from a problem's `regions` and `steps`."""
 
 
 class Rollout(Section):
     """G samples per problem from the current policy, question only."""
 
     engine: Literal["hf"] = "hf"
+    """What samples: `generate` of transformers, in this process."""
     problems_per_iteration: Positive = 384
     """Paper: 384 prompts per rollout batch."""
     rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
     """Paper: 8 (ablations 5)."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the samples, and of every log-prob of student, teacher and reference."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Paper: 0.99. Log-probs are of the full softmax whatever this is."""
     max_new_tokens: Positive = 4096
+    """A longer response is cut, counts as wrong, and has finish_reason `length`."""
     problems_per_shard: Positive = 16
     """Problems sampled together and finished together: the unit of work that a killed stage never repeats."""
 
@@ -89,7 +101,9 @@ class Reward(Section):
     """R = accuracy_weight · accuracy + format_weight · format."""
 
     accuracy_weight: Annotated[float, Field(ge=0)] = 0.9
+    """Of the answer: 1 right, 0 wrong."""
     format_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Of the form: 1 when the response keeps it."""
 
 
 class Teacher(Section):
@@ -109,15 +123,23 @@ class Train(Section):
     """loss = GRPO + distill_weight · JSD on gated tokens + kl_weight · KL to the reference (k3)."""
 
     iterations: Positive = 200
+    """Rollout batches; more of them go on from a finished run."""
     updates_per_iteration: Positive = 1
     """Optimizer steps per rollout batch. Paper: 384 / 128 = 3."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    """Of AdamW, after warm-up."""
     warmup_updates: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of linear warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After warm-up; linear and cosine end at 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Of AdamW, decoupled."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
     adam_eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """The gradient of a step is scaled down to this norm."""
     distill_weight: Annotated[float, Field(ge=0)] = 0.5
     """λ. Paper: 5e-2 (2B, 8B), 5e-1 (4B). 0 is plain GRPO."""
     distill_beta: Fraction = 0.5
@@ -129,24 +151,31 @@ class Train(Section):
     kl_in_gated_groups: bool = True
     """The released code drops the KL term wherever it distils; the paper does not."""
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The ratio is clipped below 1 − clip_low."""
     clip_high: Annotated[float, Field(gt=0)] = 0.3
     """0.2 / 0.3 as in the released scripts."""
     dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
+    """The loss of a token with a negative advantage A is at most −A · dual_clip; null: no bound."""
     ratio: Literal["token", "sequence"] = "token"
     """sequence: GSPO; its clip bounds are of the order of 3e-4 / 4e-4."""
     reduction: Literal["token", "sequence"] = "token"
     """token: mean over all response tokens of the step; sequence: mean over responses of each one's token mean."""
     advantage_scale: Literal["std", "none"] = "std"
+    """std: divided by the group's standard deviation; none: only centred."""
     tokens_per_micro_batch: Positive = 16_384
     """Padded tokens that go through the model at once; the result does not depend on it."""
     logits_per_chunk: Positive = 50_000_000
     """Response tokens × vocabulary whose logits are held at once."""
     freeze_vision: bool = False
+    """Leave the vision tower as it is."""
     checkpoint_every: Positive = 25
+    """Iterations between checkpoints; a signal makes one besides."""
     keep_checkpoints: Positive = 2
+    """Checkpoints that stay beside the final policy."""
     keep_iterations: Positive = 2
     """Rollouts and scores of the last N iterations stay on disk; the metrics of all do."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
+    """Where metrics go besides logs/metrics.jsonl; `[]`: nowhere."""
 
 
 class Eval(Section):
@@ -155,14 +184,23 @@ class Eval(Section):
     data: str | None = None
     """Another data set than the training one; a training file without splits of its own needs it."""
     split: str = "test"
+    """Which part of the data set."""
     count: Positive | None = None
+    """Only so many problems; null: all, or the data set's own number."""
     greedy: bool = True
+    """One answer without chance per problem."""
     samples: Annotated[int, Field(ge=0)] = 8
+    """Answers drawn per problem."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the samples."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the samples."""
     max_new_tokens: Positive = 4096
+    """A longer response is cut and counts as wrong."""
     problems_per_shard: Positive = 64
+    """Problems answered together and finished together."""
     bootstrap_resamples: Positive = 10_000
+    """Draws for the 95 % interval."""
 
 
 class Recipe(Section):

@@ -86,7 +86,7 @@ def train_iteration(
     groups = list(read_rollouts(rollouts))
     flat = [r for group in groups for r in group]
     flat_scores = [s for group in read_scores(scores, groups) for s in group] if scores else [None] * len(flat)
-    rows = _rows(recipe, book, flat, flat_scores)
+    rows = iteration_rows(recipe, book, flat, flat_scores)
     temperature = rollouts.manifest.section["rollout"]["temperature"]
     steps = []
     with signals.held():
@@ -115,7 +115,9 @@ def _step(recipe: Recipe, state: TrainState, rows: list[Row], temperature: float
     return metrics | {"grad_norm/total": norm, "learning_rate": rate}
 
 
-def _rows(recipe: Recipe, book: PromptBook, rollouts: list[Rollout], scores: Sequence[Score | None]) -> list[Row]:
+def iteration_rows(
+    recipe: Recipe, book: PromptBook, rollouts: list[Rollout], scores: Sequence[Score | None]
+) -> list[Row]:
     by_problem: dict[str, list[int]] = {}
     for index, rollout in enumerate(rollouts):
         by_problem.setdefault(rollout.problem_id, []).append(index)
