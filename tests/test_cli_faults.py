@@ -21,6 +21,7 @@ from ptdpo_cli.artifacts.lock import Lock
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines.hf import HfEngine
 from ptdpo_cli.models.load import TINY_BASE
+from ptdpo_cli.stages import train
 
 GOOD = {"problem": "How many dots?", "images": ["a.png"], "answer": "3",
         "steps": ["Look at every corner of the picture.", "Count what you see there."]}
@@ -264,6 +265,17 @@ def test_rollouts_of_other_problems(run):
         refused(3, *command, *here(run), "--rollouts", rollouts, "--set", "seed=5", says=("made from other problems",))
 
 
+def test_another_run_scores_what_lies_here(run, tmp_path):
+    """The problems are made anew there, and are the same; a dry run cannot say so without making them."""
+    rollouts, hints = of(run, "rollouts", iteration=0), of(run, "hints")
+    command = ("score-ref", *here(tmp_path / "other"), "--rollouts", rollouts, "--hints")
+    done(*command, hints, "--dry-run")
+    assert not (tmp_path / "other").exists()
+    refused(3, *command[:-1], "--dry-run", says=("no hints for these problems", "--hints DIR"))
+    assert Artifact.open(done(*command, hints).path).content_hash == Artifact.open(of(run, "scores")).content_hash
+    refused(3, *command[:-1], says=("no hints for these problems", "--hints DIR"))
+
+
 def test_scores_are_needed_and_of_this_temperature_and_teacher(run):
     rollouts, scores = of(run, "rollouts", iteration=0), of(run, "scores")
     command = ("train", *here(run), "--rollouts", rollouts)
@@ -418,6 +430,29 @@ def test_a_signal_ends_a_stage_between_shards_and_it_goes_on_from_there(number, 
         assert ptdpo(*command).code in (2, 3)
     assert Artifact.open(done("rollout", *here(run)).path).content_hash == whole.content_hash
     assert len(calls) == 3
+
+
+@pytest.mark.xfail(strict=True, reason="train_loop: the line is lost, and the checkpoint saved twice")
+@pytest.mark.parametrize("moment", ["_step", "save_policy"])
+def test_a_signal_in_an_update_or_a_checkpoint_waits_for_its_end(moment, tmp_path, monkeypatch):
+    """The policy on disk, its metrics line and the exit code agree, and the run ends as an unbroken one."""
+    whole = done("train", *here(tmp_path / "whole")).path
+    work, calls = getattr(train, moment), []
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return work(*arguments, **named)
+
+    monkeypatch.setattr(train, moment, interrupted)
+    ended = ptdpo("train", *here(tmp_path / "run"))
+    assert ended.code == 143, ended.err
+    saved = Artifact.open(tmp_path / "run", kind="policy").manifest.counts["iteration"]
+    assert len(train.read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == saved > 0
+    again = done("train", *here(tmp_path / "run")).path
+    assert Artifact.open(again).content_hash == Artifact.open(whole).content_hash
+    assert len(train.read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == 3
 
 
 def test_ctrl_c_in_a_shell(tmp_path):
