@@ -2,9 +2,9 @@
 
     python benchmarks/base.py [--policy tiny-base] [--problems 400]
 
-On validation problems: accuracy with the hint in the prompt (greedy), question only (greedy, and 8 samples at T = 1),
-the share of groups of 8 that fail throughout, and on failed rollouts of untaught kinds how sure of itself the base is: a
-base that gives the teacher's tokens no probability cannot be tutored, for the divergence has no gradient there.
+On validation problems: accuracy with the hint in the prompt (greedy), question only (greedy, and 8 samples, T = 1),
+the share of groups of 8 that fail throughout, and on failed rollouts of untaught kinds how sure of itself the base is:
+a base that gives the teacher's tokens no probability cannot be tutored, for the divergence has no gradient there.
 """
 
 from __future__ import annotations

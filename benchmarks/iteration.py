@@ -44,7 +44,7 @@ def main() -> None:
         lines: dict[str, list[dict]] = {name: [] for name in arms}
         for _ in range(args.iterations):
             for name, (loop, state, engine) in arms.items():
-                metrics, artifacts = _iterate(loop, state, engine)
+                metrics, artifacts = _iterate(loop, state, engine, lambda *line: None)
                 remove_artifacts(loop.run, artifacts)
                 lines[name].append(metrics)
     finally:

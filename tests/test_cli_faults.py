@@ -432,7 +432,6 @@ def test_a_signal_ends_a_stage_between_shards_and_it_goes_on_from_there(number, 
     assert len(calls) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="train_loop: the line is lost, and the checkpoint saved twice")
 @pytest.mark.parametrize("moment", ["_step", "save_policy"])
 def test_a_signal_in_an_update_or_a_checkpoint_waits_for_its_end(moment, tmp_path, monkeypatch):
     """The policy on disk, its metrics line and the exit code agree, and the run ends as an unbroken one."""

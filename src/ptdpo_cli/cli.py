@@ -432,7 +432,7 @@ def stages(as_json: Json = False):
 @app.command()
 def demo(
     run: Annotated[Path, typer.Option("--run", help="Folder for the demo's artifacts.")] = Path("runs/demo"),
-    iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per method; default: the recipes'.")] = None,
+    overrides: Set = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ):
@@ -443,7 +443,7 @@ def demo(
     console.Verbosity.quiet = quiet
     from ptdpo_cli.stages.demo import run_demo
 
-    result = run_demo(run, iterations=iterations, say=console.say, console=console.messages)
+    result = run_demo(run, overrides or [], say=console.say, console=console.messages)
     console.emit(result, as_json=as_json, line=str(run / "demo.json"))
 
 

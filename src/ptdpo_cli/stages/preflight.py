@@ -14,7 +14,7 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages import build_hints, problems, score_ref, train, workspace
+from ptdpo_cli.stages import build_hints, problems, score_ref, sft, train, workspace
 from ptdpo_cli.stages.contexts import PromptBook
 
 _SAMPLED_PROMPTS = 32
@@ -39,6 +39,9 @@ def preflight(
 
     _check_folder(run)
     if stage == "sft":
+        settings = sft.sft_settings(recipe)
+        if recipe.data.name != "digit-grid":
+            sft.check_solutions(problems.load(recipe, problems.plan_problems(recipe, run)), settings, {})
         passed("recipe")
         return checked
     plan = problems.plan_eval_problems(recipe, run) if stage == "eval" else problems.plan_problems(recipe, run)

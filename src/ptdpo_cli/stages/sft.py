@@ -127,9 +127,9 @@ def run_sft(
     report = progress or (lambda step, metrics: None)
     grids = {}
     if problems is None:
-        drawn = digit_grid.load_with_grids("train", seed=seed, count=settings.problems)
+        drawn = digit_grid.load_with_grids("train", seed=seed, count=settings.problems, kinds=tuple(digit_grid.KINDS))
         problems, grids = [problem for problem, _ in drawn], {problem.problem_id: grid for problem, grid in drawn}
-    _check(problems, settings, grids)
+    check_solutions(problems, settings, grids)
 
     model, processor = _start_from(settings, problems, seed)
     metrics = {}
@@ -165,7 +165,7 @@ def make_base(
     """The policy that the recipe's `sft` section describes, and whether it was there already."""
     from ptdpo_cli.models.load import load_policy
 
-    settings = _settings(recipe)
+    settings = sft_settings(recipe)
     inputs, problems = {}, None
     if recipe.data.name != "digit-grid":
         table = make_problems(recipe, plan_problems(recipe, run))
@@ -334,15 +334,22 @@ def _pool(problems: Sequence[Problem], kinds: str | tuple[str, ...]) -> list[Pro
     return [problem for problem in problems if problem.category in kinds]
 
 
-def _settings(recipe: Recipe) -> SftSettings:
+def sft_settings(recipe: Recipe) -> SftSettings:
+    """The recipe's `sft` section, typed.
+
+    Errors: UsageError when there is none, or for any fault in it.
+    """
+    if recipe.sft is None:
+        raise UsageError("the recipe has no sft section", hint="an example: `--recipe recipes/tiny-base.yaml`")
     try:
-        return SftSettings.model_validate({"instruction": recipe.prompt.instruction} | (recipe.sft or {}))
+        return SftSettings.model_validate({"instruction": recipe.prompt.instruction} | recipe.sft)
     except ValidationError as error:
         faults = [f"sft.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise UsageError("\n".join(faults), hint="an example: recipes/tiny-base.yaml") from None
+        raise UsageError("\n".join(faults), hint="see docs/recipes.md for the keys of sft") from None
 
 
-def _check(problems: Sequence[Problem], settings: SftSettings, grids: dict) -> None:
+def check_solutions(problems: Sequence[Problem], settings: SftSettings, grids: dict) -> None:
+    """Refuse problems without a worked solution, and shares of the mix that no problem fits."""
     unsolved = [problem.problem_id for problem in problems if not problem.solution]
     if unsolved:
         raise UsageError(

@@ -435,7 +435,7 @@ def train_loop(
 
     A signal ends it between two steps with a checkpoint of the last whole iteration.
     """
-    train, saved = loop.recipe.train, state.iteration
+    train = loop.recipe.train
     with (
         loop.plan(train.iterations).writer(force=force) as writer,
         MetricsLog(loop.logs, loop.recipe, done=state.iteration) as log,
@@ -443,36 +443,34 @@ def train_loop(
         recent, engine = deque(log.artifacts), make_engine(state.policy)
         try:
             while state.iteration < train.iterations:
-                metrics, artifacts = _iterate(loop, state, engine)
-                log.write(state.iteration, metrics, artifacts)
+                metrics, artifacts = _iterate(loop, state, engine, log.write)
                 _warn_if_silenced(metrics, state.iteration, warn)
                 recent.append(artifacts)
                 while len(recent) > train.keep_iterations:
                     remove_artifacts(loop.run, recent.popleft())
                 progress(state.iteration, train.iterations, _summary(metrics))
                 if state.iteration % train.checkpoint_every == 0 and state.iteration < train.iterations:
-                    saved = _save_checkpoint(loop, state, force=force)
+                    _save_checkpoint(loop, state, force=force)
             with signals.held():
                 return _write_policy(writer, state)
         except (KeyboardInterrupt, Terminated):
-            if saved < state.iteration < train.iterations:
+            if 0 < state.iteration < train.iterations and loop.plan(state.iteration).finished() is None:
                 _save_checkpoint(loop, state, force=force)
             raise
 
 
-def _save_checkpoint(loop: Loop, state: TrainState, *, force: bool) -> int:
-    """Save the policy as it is, forget the oldest checkpoints beyond `keep_checkpoints`; the iteration saved."""
+def _save_checkpoint(loop: Loop, state: TrainState, *, force: bool) -> None:
+    """Save the policy as it is, and forget the oldest checkpoints beyond `keep_checkpoints`."""
     with signals.held():
         save_policy(loop.plan(state.iteration), state, force=force)
         earlier = (loop.plan(iteration).directory for iteration in range(1, state.iteration + 1))
         there = [path for path in earlier if (path / MANIFEST).is_file()]
         for path in there[: -loop.recipe.train.keep_checkpoints]:
             remove_artifact(path)
-    return state.iteration
 
 
-def _iterate(loop: Loop, state: TrainState, engine: Engine) -> tuple[dict[str, float], list[str]]:
-    """rollout → score-ref → update, through the same files as the separate commands."""
+def _iterate(loop: Loop, state: TrainState, engine: Engine, record) -> tuple[dict[str, float], list[str]]:
+    """rollout → score-ref → update, through the same files as the separate commands; `record` keeps the metrics."""
     recipe, policy = loop.recipe, state.policy
     started = time.perf_counter()
     hashes = {**policy.hashes, "weights": weights_hash(policy.model)}
@@ -491,17 +489,19 @@ def _iterate(loop: Loop, state: TrainState, engine: Engine) -> tuple[dict[str, f
         scores = make_scores(recipe, plan, loop.book, loop.reference, rollouts)
     scored = time.perf_counter()
     policy.model.train()
-    metrics = train_iteration(recipe, state, loop.book, rollouts, scores)
-    ended = time.perf_counter()
-    times = {
-        "seconds/rollout": sampled - started,
-        "seconds/score_ref": scored - sampled,
-        "seconds/update": ended - scored,
-        "seconds/total": ended - started,
-        "tokens_per_s": metrics["tokens"] / (ended - started),
-    }
     artifacts = [str(a.path.relative_to(loop.run)) for a in (rollouts, scores) if a is not None]
-    return metrics | times, artifacts
+    with signals.held():    # an update without its line in the log would never be cleaned up after
+        metrics = train_iteration(recipe, state, loop.book, rollouts, scores)
+        ended = time.perf_counter()
+        metrics |= {
+            "seconds/rollout": sampled - started,
+            "seconds/score_ref": scored - sampled,
+            "seconds/update": ended - scored,
+            "seconds/total": ended - started,
+            "tokens_per_s": metrics["tokens"] / (ended - started),
+        }
+        record(state.iteration, metrics, artifacts)
+    return metrics, artifacts
 
 
 def _summary(metrics: dict[str, float]) -> str:
