@@ -23,12 +23,13 @@ test: .venv/dev        ## ruff and the tests but for the slow ones
 test-slow: .venv/dev        ## the slow tests alone
 	$(TEST) -m slow
 
-bench: .venv/dev        ## what artifacts, an iteration and the demo cost: benchmarks/results
+bench: .venv/dev        ## what artifacts, an iteration, the base and the demo cost or reach: benchmarks/results
 	$(BIN)/python benchmarks/artifacts.py
 	$(BIN)/python benchmarks/iteration.py
+	$(BIN)/python benchmarks/base.py
 	$(BIN)/python benchmarks/demo.py
 
-evidence: .venv/dev        ## five seeds, controls, intervals (hours): docs/results/tiny.md
+evidence: .venv/dev        ## five seeds, controls, intervals (about 40 minutes): docs/results/tiny.md
 	$(BIN)/python benchmarks/tiny_evidence.py
 
 docs: .venv/dev        ## the generated parts of docs/cli.md and docs/recipes.md

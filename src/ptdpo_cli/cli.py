@@ -44,7 +44,9 @@ def _start(recipe, run, overrides, data, quiet, verbose):
         recipe = run / "recipe.yaml"
     flags = _flags({"data.name": data})
     loaded = load_recipe(recipe, [*(overrides or []), *flags])
-    return loaded, run or Path(loaded.run or "runs/default")
+    run = run or Path(loaded.run or "runs/default")
+    console.detail(f"recipe {recipe or 'defaults'}, run {run}, seed {loaded.seed}, model {loaded.model.path}")
+    return loaded, run
 
 
 def _flags(given: dict) -> list[str]:
@@ -74,6 +76,10 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     if done_before:
         console.say(f"already done: {artifact.path} (--force makes it again)")
     manifest = artifact.manifest
+    console.detail(
+        f"input key {manifest.input_key[:8]}, content {manifest.content_hash[:8]}, {len(manifest.files)} files, "
+        f"made in {manifest.wall_s:.1f} s from {', '.join(manifest.inputs) or 'nothing'}"
+    )
     console.emit(
         {
             "path": str(artifact.path),

@@ -28,6 +28,12 @@ def say(text: str) -> None:
         messages.print(Text(text), soft_wrap=True)  # a path broken over two lines cannot be copied
 
 
+def detail(text: str) -> None:
+    """What only -v shows."""
+    if Verbosity.verbose:
+        messages.print(Text(text, style="dim"))
+
+
 def warn(text: str) -> None:
     if not Verbosity.quiet:
         messages.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)

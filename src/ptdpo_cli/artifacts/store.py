@@ -357,7 +357,13 @@ def _locate(path: Path, kind: str | None) -> Path:
         hint = f"name the artifact; `ptdpo status {path if kinds else 'RUN'}` lists what is there"
         raise ArtifactError(f"{path} is not an artifact", expected=expected, found=found, hint=hint)
     raise ArtifactError(f"there is no {f'{kind} ' if kind else ''}artifact at {path}", expected=expected,
-                        hint="`ptdpo status RUN` lists what is there")
+                        hint=made_by(kind) or "`ptdpo status RUN` lists what is there")
+
+
+def made_by(kind: str | None) -> str | None:
+    """The hint for an artifact of a kind that nobody has made yet."""
+    stages = {"hints": "build-hints", "rollouts": "rollout", "scores": "score-ref", "policy": "train", "evals": "eval"}
+    return f"make it with `ptdpo {stages[kind]} --run RUN`" if kind in stages else None
 
 
 def _the_only_one(folder: Path) -> Path:
@@ -371,7 +377,8 @@ def _the_only_one(folder: Path) -> Path:
                             hint="name one of them")
     if paths:
         raise unfinished(paths[0])
-    raise ArtifactError(f"{folder} holds no artifact", hint=f"`ptdpo status {folder.parent}` lists what is there")
+    raise ArtifactError(f"{folder} holds no artifact",
+                        hint=made_by(folder.name) or f"`ptdpo status {folder.parent}` lists what is there")
 
 
 def _is_swap_open(path: Path) -> bool:
