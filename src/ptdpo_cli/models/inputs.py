@@ -125,15 +125,35 @@ def _rope_positions(model, token_ids_L, type_ids_L, grid) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Responses to score, with their distinct prompts: what rollouts of one problem share goes through the model once.
+class SharedPrompts:
+    """The distinct prompts of some rows, right-padded: what rows have in common goes through the model once.
 
-    Both halves are right-padded. Shapes: P distinct prompts of padded length L, B responses of padded length T.
+    Shapes: P distinct prompts of padded length L, B rows.
     """
 
-    prompt_inputs: dict[str, torch.Tensor]
+    inputs: dict[str, torch.Tensor]
     last_P: torch.Tensor  # position of each prompt's last token
     prompt_of_B: torch.Tensor
+    next_position_B: torch.Tensor  # where a row's response goes on: the prompt's largest position + 1
+
+
+def share_prompts(prompts: Sequence[Prompt], pad_id: int, device) -> SharedPrompts:
+    """Rows whose prompt is the same object share it."""
+    distinct = list({id(prompt): prompt for prompt in prompts}.values())
+    index = {id(prompt): i for i, prompt in enumerate(distinct)}
+    return SharedPrompts(
+        {name: tensor.to(device) for name, tensor in _prompt_inputs(distinct, pad_id).items()},
+        torch.tensor([len(prompt) - 1 for prompt in distinct], device=device),
+        torch.tensor([index[id(prompt)] for prompt in prompts], device=device),
+        torch.tensor([int(prompt.positions_3L.max()) + 1 for prompt in prompts], device=device),
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Responses to score, right-padded, and their prompts. Shapes: B rows, T padded response length."""
+
+    prompts: SharedPrompts
     response_ids_BT: torch.Tensor
     mask_BT: torch.Tensor  # True: a response token
     positions_3BT: torch.Tensor
@@ -145,24 +165,14 @@ class Batch:
 
 
 def build_batch(model, prompts: Sequence[Prompt], responses: Sequence[np.ndarray], *, pad_id: int) -> Batch:
-    """Rows of prompt and response; rows whose prompt is the same object share it."""
-    distinct = list({id(prompt): prompt for prompt in prompts}.values())
-    index = {id(prompt): i for i, prompt in enumerate(distinct)}
+    """Rows of prompt and response."""
     lengths_B1 = torch.tensor([len(response) for response in responses])[:, None]
     mask_BT = torch.arange(int(lengths_B1.max())) < lengths_B1
     response_ids_BT = torch.full(mask_BT.shape, pad_id)
     response_ids_BT[mask_BT] = torch.from_numpy(np.concatenate(responses)).long()
-    next_position_B = torch.tensor([int(prompt.positions_3L.max()) + 1 for prompt in prompts])
-    positions_BT = next_position_B[:, None] + torch.arange(mask_BT.shape[1])
-    device = model.device
-    return Batch(
-        {name: tensor.to(device) for name, tensor in _prompt_inputs(distinct, pad_id).items()},
-        torch.tensor([len(prompt) - 1 for prompt in distinct], device=device),
-        torch.tensor([index[id(prompt)] for prompt in prompts], device=device),
-        response_ids_BT.to(device),
-        mask_BT.to(device),
-        positions_BT.expand(3, -1, -1).to(device),
-    )
+    shared = share_prompts(prompts, pad_id, model.device)
+    positions_BT = shared.next_position_B[:, None] + torch.arange(mask_BT.shape[1], device=model.device)
+    return Batch(shared, response_ids_BT.to(model.device), mask_BT.to(model.device), positions_BT.expand(3, -1, -1))
 
 
 def _prompt_inputs(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Tensor]:
@@ -178,15 +188,8 @@ def _prompt_inputs(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Te
         inputs["attention_mask"][row, : len(prompt)] = 1
         inputs["mm_token_type_ids"][row, : len(prompt)] = prompt.type_ids_L
         inputs["position_ids"][:, row, : len(prompt)] = prompt.positions_3L
-    return inputs | picture_inputs(prompts)
-
-
-def picture_inputs(prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-    """Patches and grids of the pictures of several prompts, one after the other."""
     pictured = [prompt for prompt in prompts if prompt.pixel_values is not None]
-    if not pictured:
-        return {}
-    return {
-        "pixel_values": torch.cat([prompt.pixel_values for prompt in pictured]),
-        "image_grid_thw": torch.cat([prompt.image_grid_thw for prompt in pictured]),
-    }
+    if pictured:
+        inputs["pixel_values"] = torch.cat([prompt.pixel_values for prompt in pictured])
+        inputs["image_grid_thw"] = torch.cat([prompt.image_grid_thw for prompt in pictured])
+    return inputs

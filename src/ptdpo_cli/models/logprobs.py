@@ -9,28 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from transformers import Cache
 
 from ptdpo_cli.errors import PtdpoError
-from ptdpo_cli.models.inputs import Batch, Prompt
+from ptdpo_cli.models.inputs import Batch, Prompt, SharedPrompts
+
+
+def read_prompts(model, prompts: SharedPrompts) -> tuple[torch.Tensor, Cache, torch.Tensor]:
+    """Run each distinct prompt once -> hidden_BH at its last token, keys and values per row, mask_BL.
+
+    The prompt's last position predicts the first response token. The gradient passes through keys and values.
+    """
+    output = model.model(**prompts.inputs, use_cache=True)
+    rows = prompts.prompt_of_B
+    output.past_key_values.batch_select_indices(rows)
+    hidden_BH = output.last_hidden_state[rows, prompts.last_P[rows]]
+    return hidden_BH, output.past_key_values, prompts.inputs["attention_mask"][rows]
 
 
 def response_hidden(model, batch: Batch) -> torch.Tensor:
-    """Last hidden states at the positions that predict response tokens, packed -> hidden_NH.
-
-    Each distinct prompt goes through the model once; its keys and values then serve all its responses, as in sampling,
-    and pass their gradient back. The prompt's last position predicts the first response token.
-    """
-    prompt = model.model(**batch.prompt_inputs, use_cache=True)
-    first_BH = prompt.last_hidden_state[batch.prompt_of_B, batch.last_P[batch.prompt_of_B]]
+    """Last hidden states at the positions that predict response tokens, packed -> hidden_NH."""
+    first_BH, cache, mask_BL = read_prompts(model, batch.prompts)
     if batch.mask_BT.shape[1] == 1:
         return first_BH
-    prompt.past_key_values.batch_select_indices(batch.prompt_of_B)
-    prompt_mask_BL = batch.prompt_inputs["attention_mask"][batch.prompt_of_B]
     rest = model.model(
         input_ids=batch.response_ids_BT[:, :-1],
-        attention_mask=torch.cat([prompt_mask_BL, batch.mask_BT[:, :-1].long()], 1),
+        attention_mask=torch.cat([mask_BL, batch.mask_BT[:, :-1].long()], 1),
         position_ids=batch.positions_3BT[:, :, :-1],
-        past_key_values=prompt.past_key_values,
+        past_key_values=cache,
         use_cache=True,
     )
     return torch.cat([first_BH[:, None], rest.last_hidden_state], 1)[batch.mask_BT]
