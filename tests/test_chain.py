@@ -422,3 +422,21 @@ def test_a_tracker_that_is_not_installed_is_refused_at_once(tmp_path, small_reci
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else find_spec(name, *a))
     with pytest.raises(UsageError, match="wandb is not installed"):
         loop(small_recipe("train.trackers=[wandb]"), tmp_path)
+
+
+def test_no_library_can_swallow_a_termination():
+    """`except Exception` around a processor or a converter turns what lands in it into a ValueError, or into nothing."""
+    from ptdpo_cli import signals
+    from ptdpo_cli.errors import Terminated
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signals.install()
+    try:
+        with pytest.raises(Terminated):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Exception as error:
+                raise ValueError("Unable to create tensor") from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

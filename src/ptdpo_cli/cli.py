@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ptdpo_cli import console
-from ptdpo_cli.errors import PtdpoError, UsageError
+from ptdpo_cli.errors import PtdpoError, Terminated, UsageError
 
 app = typer.Typer(
     name="ptdpo",
@@ -479,6 +479,9 @@ def main() -> None:
         code = app(arguments, prog_name="ptdpo", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except Terminated as signal:
+        code = signal.exit_code
+        console.messages.print("terminated; what was finished is saved, run the same command again to go on from there")
     except Exception as error:
         if debug:
             raise

@@ -3,8 +3,10 @@
     PtdpoError        1   the stage failed
     ├── UsageError    2   bad usage, recipe or data
     ├── ArtifactError 3   an artifact is missing, corrupt or incompatible
-    ├── LockedError   4   another writer holds it
-    └── Terminated    143 saved after SIGTERM; run the same command again
+    └── LockedError   4   another writer holds it
+
+    KeyboardInterrupt 130 Ctrl-C; what was finished is saved
+    Terminated        143 SIGTERM; likewise
 
 Each says what is wrong, what was expected and found, and the command that mends it. Only `cli.main` catches them.
 """
@@ -51,7 +53,12 @@ class LockedError(PtdpoError):
     exit_code = 4
 
 
-class Terminated(PtdpoError):
-    """SIGTERM arrived (Slurm preemption, time limit); everything finished is on disk."""
+class Terminated(BaseException):
+    """SIGTERM arrived (Slurm preemption, time limit); everything finished is on disk.
+
+    Like Ctrl-C no Exception: the `except Exception` of a library that it lands in must not turn it into something else.
+    """
+
+    exit_code = 143
 
     exit_code = 143

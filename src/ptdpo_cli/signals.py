@@ -42,4 +42,4 @@ def _on_signal(number: int, _frame) -> None:
 def _raise(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise Terminated("terminated; what was finished is saved", hint="run the same command again to go on from there")
+    raise Terminated
