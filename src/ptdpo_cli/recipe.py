@@ -82,7 +82,7 @@ class Rollout(Section):
     """G samples per problem from the current policy, question only."""
 
     engine: Literal["hf"] = "hf"
-    """What samples: `generate` of transformers, in this process."""
+    """What samples: the transformers model itself, in this process."""
     problems_per_iteration: Positive = 384
     """Paper: 384 prompts per rollout batch."""
     rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
