@@ -24,6 +24,7 @@ test-slow: .venv/dev        ## the slow tests alone
 	$(TEST) -m slow
 
 bench: .venv/dev        ## what artifacts, an iteration, the base and the demo cost or reach: benchmarks/results
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/artifacts.py
 	$(BIN)/python benchmarks/iteration.py
 	$(BIN)/python benchmarks/base.py
