@@ -435,7 +435,7 @@ def train_loop(
 
     A signal ends it between two steps with a checkpoint of the last whole iteration.
     """
-    train = loop.recipe.train
+    train, warned = loop.recipe.train, False
     with (
         loop.plan(train.iterations).writer(force=force) as writer,
         MetricsLog(loop.logs, loop.recipe, done=state.iteration) as log,
@@ -444,7 +444,7 @@ def train_loop(
         try:
             while state.iteration < train.iterations:
                 metrics, artifacts = _iterate(loop, state, engine, log.write)
-                _warn_if_silenced(metrics, state.iteration, warn)
+                warned = warned or _warn_if_silenced(metrics, state.iteration, warn)
                 recent.append(artifacts)
                 while len(recent) > train.keep_iterations:
                     remove_artifacts(loop.run, recent.popleft())
@@ -508,14 +508,17 @@ def _summary(metrics: dict[str, float]) -> str:
     return f"accuracy {metrics['accuracy']:.2f}, all-fail {metrics['groups/all_fail']:.2f}"
 
 
-def _warn_if_silenced(metrics: dict[str, float], iteration: int, warn) -> None:
+def _warn_if_silenced(metrics: dict[str, float], iteration: int, warn) -> bool:
+    """Say it once when the tutoring has no grip; whether it was said."""
     share = metrics.get("distill/share_above_0.6", 0.0)
-    if share > _SILENCED_SHARE:
-        warn(
-            f"iteration {iteration}: at {share:.0%} of the gated positions the divergence is near its bound ln 2, "
-            "where the student gives the teacher's tokens almost no probability and the gradient vanishes; "
-            "a base that is less sure of itself, or a better one, is what helps"
-        )
+    if share <= _SILENCED_SHARE:
+        return False
+    warn(
+        f"iteration {iteration}: at {share:.0%} of the gated positions the divergence is near its bound ln 2, "
+        "where the student gives the teacher's tokens almost no probability and the gradient vanishes; "
+        "a base that is less sure of itself, or a better one, is what helps"
+    )
+    return True
 
 
 def remove_artifacts(run: Path, names: list[str]) -> None:
