@@ -425,7 +425,7 @@ def test_a_tracker_that_is_not_installed_is_refused_at_once(tmp_path, small_reci
 
 
 def test_no_library_can_swallow_a_termination():
-    """`except Exception` around a processor or a converter turns what lands in it into a ValueError, or into nothing."""
+    """`except Exception` in a processor would turn what lands in it into a ValueError, or into nothing."""
     from ptdpo_cli import signals
     from ptdpo_cli.errors import Terminated
 
@@ -440,3 +440,13 @@ def test_no_library_can_swallow_a_termination():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_silenced_divergence_is_warned_of():
+    from ptdpo_cli.stages.train import _warn_if_silenced
+
+    said = []
+    assert not _warn_if_silenced({"distill/share_above_0.6": 0.1}, 1, said.append) and not said
+    assert not _warn_if_silenced({}, 1, said.append)     # nothing gated
+    assert _warn_if_silenced({"distill/share_above_0.6": 0.5}, 2, said.append)
+    assert "50%" in said[0] and "the gradient vanishes" in said[0]
