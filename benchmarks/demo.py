@@ -52,7 +52,7 @@ def memory(process: psutil.Process) -> int:
     for one in [process, *process.children(recursive=True)]:
         try:
             total += one.memory_full_info().pss
-        except psutil.Error:      # it has just ended
+        except psutil.Error:  # it has just ended
             continue
     return total
 
