@@ -82,7 +82,7 @@ def describe(result: dict) -> str:
         "bits twice. Its manifest lies beside it: `ptdpo verify src/ptdpo_cli/checkpoints/tiny-base`.",
         "",
         f"Figures of `python benchmarks/base.py` ({result['date']}; {result['machine']}): {result['problems']} validation problems of all",
-        "20 kinds, 8 samples each at T = 1. It reads handwriting and follows hints; what the untaught kinds mean it was never told.",
+        "20 kinds, 8 samples each at T = 1. It reads handwriting and follows hints; of the untaught kinds it was shown right cells in 0.2 % of its examples, wrong ones in 12 %.",
         "",
         "| | with hint, greedy | question only, greedy | question only, T = 1 | groups of 8 that fail throughout |",
         "| --- | --- | --- | --- | --- |",
