@@ -84,7 +84,8 @@ def test_killed_at_random_moments_it_ends_as_if_unbroken(tmp_path, small_recipe)
         if not os.WIFSIGNALED(status):
             break
     broken = loop(recipe, tmp_path / "broken")
-    assert killed >= 5, "the run ended before it could be killed often enough to mean something"
+    print(f"killed {killed} times")
+    assert killed >= 10, "the run ended before it could be killed often enough to mean something"
     assert broken.manifest.content_hash == unbroken.manifest.content_hash
     assert (broken.path / "model.safetensors").read_bytes() == (unbroken.path / "model.safetensors").read_bytes()
     timeless = [
