@@ -76,7 +76,7 @@ def arm(path: Path, run: Path):
     work = Workspace(recipe, run)
     hints = work.hints(make=True)
     policy = work.policy(recipe.model.path)
-    reference = work.reference if recipe.needs_teacher or recipe.needs_reference else None
+    reference = work.reference if recipe.needs_scores else None
     loop = Loop(
         recipe,
         run,

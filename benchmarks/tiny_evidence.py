@@ -31,7 +31,7 @@ from ptdpo_cli.datasets.digit_grid import DEFAULT_KINDS, KINDS
 from ptdpo_cli.recipe import load_recipe
 from ptdpo_cli.stages.evaluate import GREEDY, accuracies_by_problem
 from ptdpo_cli.stages.report import draw_curves
-from ptdpo_cli.stages.train import read_metrics
+from ptdpo_cli.stages.train import metrics_file, read_metrics
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "evidence"
@@ -161,11 +161,11 @@ def write_page(results: dict) -> None:
     out = ROOT / "docs" / "results"
     out.mkdir(parents=True, exist_ok=True)
     logs = {
-        m: [read_metrics(Path(arm["folder"]) / "logs" / "metrics.jsonl") for arm in arms]
+        m: [read_metrics(metrics_file(Path(arm["folder"]))) for arm in arms]
         for m, arms in results["arms"].items()
     }
     logs |= {
-        f"control: {c}": [read_metrics(Path(arm["folder"]) / "logs" / "metrics.jsonl")]
+        f"control: {c}": [read_metrics(metrics_file(Path(arm["folder"])))]
         for c, arm in results["controls"].items()
     }
     draw_curves(

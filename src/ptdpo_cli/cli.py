@@ -98,11 +98,15 @@ def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
     from ptdpo_cli.stages.preflight import preflight, render_preflight
 
     _quiet_libraries()
-    checked = preflight(stage, loaded, run, **details)
+    _print(preflight(stage, loaded, run, **details), render_preflight, as_json=as_json)
+
+
+def _print(result: dict, render, *, as_json: bool) -> None:
+    """A result that is data: as one JSON object, or as `render(result, console)` shows it."""
     if as_json:
-        console.emit(checked, as_json=True, line="")
+        console.emit(result, as_json=True, line="")
     else:
-        render_preflight(checked, loaded, console.results)
+        render(result, console.results)
 
 
 @app.command("build-hints")
@@ -362,10 +366,7 @@ def compare(
     from ptdpo_cli.stages.evaluate import render_comparison
 
     result = compare_evals(Artifact.open(a, kind="evals"), Artifact.open(b, kind="evals"))
-    if as_json:
-        console.emit(result, as_json=True, line="")
-    else:
-        render_comparison(result, console.results)
+    _print(result, render_comparison, as_json=as_json)
 
 
 @app.command()
@@ -377,11 +378,8 @@ def status(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json
     from ptdpo_cli.stages.status import render_status
     from ptdpo_cli.stages.status import status as list_artifacts
 
-    rows = list_artifacts(run)
-    if as_json:
-        console.emit({"run": str(run), "artifacts": rows}, as_json=True, line="")
-    else:
-        render_status(rows, console.results)
+    found = {"run": str(run), "artifacts": list_artifacts(run)}
+    _print(found, lambda result, to: render_status(result["artifacts"], to), as_json=as_json)
 
 
 @app.command()
@@ -394,10 +392,7 @@ def verify(path: Annotated[Path, typer.Argument(help="An artifact, or a whole ru
     from ptdpo_cli.stages.verify import verify as check
 
     result = check(path)
-    if as_json:
-        console.emit(result, as_json=True, line="")
-    else:
-        render_verify(result, console.results)
+    _print(result, render_verify, as_json=as_json)
 
 
 @app.command()
@@ -415,10 +410,7 @@ def show(
     from ptdpo_cli.stages.show import show as read_rows
 
     result = read_rows(path, limit=limit, out=out)
-    if as_json:
-        console.emit(result, as_json=True, line="")
-    else:
-        render_show(result, console.results)
+    _print(result, render_show, as_json=as_json)
 
 
 @app.command()
@@ -429,10 +421,8 @@ def stages(as_json: Json = False):
     """
     from ptdpo_cli.stages.contracts import STAGES, render_stages
 
-    if as_json:
-        console.emit({"stages": [stage.to_dict() for stage in STAGES]}, as_json=True, line="")
-    else:
-        render_stages(console.results)
+    found = {"stages": [stage.to_dict() for stage in STAGES]}
+    _print(found, lambda _, to: render_stages(to), as_json=as_json)
 
 
 @app.command()

@@ -228,6 +228,10 @@ class Recipe(Section):
     def needs_reference(self) -> bool:
         return self.train.kl_weight > 0
 
+    @property
+    def needs_scores(self) -> bool:
+        return self.needs_teacher or self.needs_reference
+
 
 def recipes_folder() -> Path:
     """`recipes/` of the checkout, or the copy inside an installed wheel."""

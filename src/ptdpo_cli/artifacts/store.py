@@ -293,7 +293,7 @@ def file_faults(directory: Path, records: Iterable[FileRecord], *, is_hashed: bo
             size = path.stat().st_size
             if size != record.bytes:
                 return f"{record.path}: {size} bytes, not {record.bytes}"
-            if is_hashed and _sha256_of_file(path) != record.sha256:
+            if is_hashed and sha256_of_file(path) != record.sha256:
                 return f"{record.path}: its content has changed"
         except FileNotFoundError:
             return f"{record.path}: missing"
@@ -445,7 +445,7 @@ def _hash_files(directory: Path, names: Iterable[str]) -> list[FileRecord]:
         path = directory / name
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        return FileRecord(path=name, bytes=path.stat().st_size, sha256=_sha256_of_file(path))
+        return FileRecord(path=name, bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
     names = sorted(set(names))
     if not names:
@@ -454,7 +454,7 @@ def _hash_files(directory: Path, names: Iterable[str]) -> list[FileRecord]:
         return list(pool.map(record, names))
 
 
-def _sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

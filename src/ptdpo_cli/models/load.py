@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +31,12 @@ class Policy:
     def tokenizer(self):
         return self.processor.tokenizer
 
-    @property
+    @cached_property
     def media_ids(self) -> list[int]:
         """Token ids that stand for pictures: never sampled, and no part of any distribution we compare."""
         return media_token_ids(self.processor)
 
-    @property
+    @cached_property
     def eos_ids(self) -> list[int]:
         ids = self.model.generation_config.eos_token_id
         ids = [ids] if isinstance(ids, int) else list(ids or [])
@@ -50,6 +51,7 @@ def load_policy(
     Errors: UsageError when there is no such model; ArtifactError when its files cannot be read.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     from ptdpo_cli.models.processor import load_processor
@@ -65,16 +67,11 @@ def load_policy(
         )
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_load(path, folder, error) from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":
-            raise ArtifactError(
-                f"the weights of {path} are damaged: {error}", hint=f"check with `ptdpo verify {path}`"
-            ) from error
-        raise
+    except SafetensorError as error:
+        raise ArtifactError(
+            f"the weights of {path} are damaged: {error}", hint=f"check with `ptdpo verify {path}`"
+        ) from error
     model = model.to(pick_device(device)).eval()
-    # Sampling settings come from the recipe; a checkpoint's own would silently change the distribution.
-    for name, neutral in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 50), ("do_sample", False)):
-        setattr(model.generation_config, name, neutral)
     return Policy(model, processor, str(path), {"weights": weights_hash(model), **processor_hashes(processor)})
 
 

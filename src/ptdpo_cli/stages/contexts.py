@@ -62,12 +62,11 @@ class PromptBook:
 
     def _context(self, problem_id: str, *, teacher: bool) -> Context:
         problem = self.problems[problem_id]
-        images, hint = problem.images, None
-        if teacher:
-            kind = self.recipe.teacher.context
-            hint = {"none": None, "shuffled": self._other_hint(problem_id)}.get(kind, self.hints.get(problem_id))
-            images = () if kind == "blind" else images
-        return Context(problem_id, problem.question, images, hint)
+        kind = self.recipe.teacher.context
+        if not teacher or kind == "none":
+            return Context(problem_id, problem.question, problem.images)
+        hint = self._other_hint(problem_id) if kind == "shuffled" else self.hints.get(problem_id)
+        return Context(problem_id, problem.question, () if kind == "blind" else problem.images, hint)
 
     @cached_property
     def _hint_texts(self) -> list[str]:
@@ -76,7 +75,7 @@ class PromptBook:
     def _other_hint(self, problem_id: str) -> str | None:
         """Another problem's hint, of like length (a control must not differ in prompt length), drawn by name."""
         own = self.hints.get(problem_id)
-        if own is None or self.recipe.teacher.context != "shuffled":
+        if own is None:
             return None
         random = np.random.default_rng(draw_seed(self.recipe.seed, "shuffled-hint", problem_id))
         others = [text for text in random.permutation(self._hint_texts).tolist() if text != own][:_SHUFFLE_CANDIDATES]

@@ -25,7 +25,7 @@ from ptdpo_cli.recipe import load_recipe, recipes_folder
 from ptdpo_cli.stages.evaluate import compare
 from ptdpo_cli.stages.report import draw_curves
 from ptdpo_cli.stages.show import show
-from ptdpo_cli.stages.train import read_metrics
+from ptdpo_cli.stages.train import metrics_file, read_metrics
 
 # Half the test problems: enough for the difference, and a minute less of a newcomer's patience.
 _DEMO_SETTINGS = ("eval.count=512",)
@@ -51,7 +51,7 @@ def run_demo(run: Path, overrides: Sequence[str], *, say, console: Console) -> d
 
     say(f"2/4  training from the same base, {total} iterations of the same number of rollouts each")
     commands = {n: ["train", "--recipe", recipes[n], "--run", runs[n], *extra] for n in METHODS}
-    _together(commands, run, console, metrics={n: (runs[n] / "logs" / "metrics.jsonl", total) for n in METHODS})
+    _together(commands, run, console, metrics={n: (metrics_file(runs[n]), total) for n in METHODS})
 
     say("3/4  evaluating on test problems, made of scans that neither has seen")
     commands = {n: ["eval", "--recipe", recipes[n], "--run", runs[n], *extra] for n in METHODS}
@@ -61,7 +61,7 @@ def run_demo(run: Path, overrides: Sequence[str], *, say, console: Console) -> d
 
     say("4/4  curves and comparison")
     curves = draw_curves(
-        {n: [read_metrics(runs[n] / "logs" / "metrics.jsonl")] for n in METHODS},
+        {n: [read_metrics(metrics_file(runs[n]))] for n in METHODS},
         run / "curves.png",
         title="digit-grid, training problems: GRPO and PTD-PO from one base",
     )

@@ -16,13 +16,13 @@ from rich.table import Table
 
 from ptdpo_cli.artifacts.schemas import EVALS
 from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.engines import Engine, Request, Sample, Sampling, draw_seed
+from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
 from ptdpo_cli.errors import ArtifactError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.rewards import grade
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.rollout import graded
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, paired_difference, pass_at_k
 
 GREEDY = -1  # the sample number of the greedy answer
@@ -58,7 +58,6 @@ def make_eval(
     if not force and (done := plan.finished()):
         return done
     settings, chosen = recipe.eval, list(book.problems)[: plan.section["limit"]]
-    rows: list[dict] = []
     with plan.writer(force=force) as writer:
         for shard, start in enumerate(range(0, len(chosen), settings.problems_per_shard)):
             progress(start, len(chosen), "evaluating")
@@ -87,25 +86,14 @@ def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, p
     temperature = 0.0 if greedy else settings.temperature
     samples = engine.sample(requests, Sampling(settings.max_new_tokens, temperature, settings.top_p))
     for index, (request, sample) in enumerate(zip(requests, samples, strict=True)):
-        yield _row(book, request, sample, numbers[index % len(numbers)], policy)
-
-
-def _row(book: PromptBook, request: Request, sample: Sample, number: int, policy: Policy) -> dict:
-    problem = book.problems[request.prompt.problem_id]
-    text = policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True)
-    verdict = grade(text, problem.answer, truncated=sample.finish_reason == "length", answer_type=problem.answer_type)
-    return {
-        "problem_id": problem.problem_id,
-        "category": problem.category,
-        "sample": number,
-        "text": text,
-        "finish_reason": sample.finish_reason,
-        "response_tokens": len(sample.token_ids_T),
-        "extracted": verdict.extracted,
-        "answer": problem.answer,
-        "accuracy": verdict.accuracy,
-        "format": verdict.format,
-    }
+        problem = book.problems[request.prompt.problem_id]
+        yield {
+            "problem_id": problem.problem_id,
+            "category": problem.category,
+            "sample": numbers[index % len(numbers)],
+            "answer": problem.answer,
+            **graded(sample, problem, policy, recipe.reward),
+        }
 
 
 def summarise(rows: list[dict], recipe: Recipe) -> dict:

@@ -155,7 +155,7 @@ def estimate(recipe: Recipe, model: Policy, prompt_tokens: int) -> dict[str, int
     per_iteration = tokens * (8 + 4 * k + (2 * k * 8 + 12 if k else 0))
     checkpoint = n_parameters * 3 * width
     # weights, gradient, two moments; reference
-    copies = 4 + (1 if recipe.needs_teacher or recipe.needs_reference else 0)
+    copies = 4 + (1 if recipe.needs_scores else 0)
     activations = recipe.train.tokens_per_micro_batch * config.num_hidden_layers * config.hidden_size * 34 * width
     logits = min(recipe.train.logits_per_chunk, recipe.train.tokens_per_micro_batch * config.vocab_size) * 4 * 4
     cache = settings.problems_per_shard * settings.rollouts_per_problem * (prompt_tokens + settings.max_new_tokens)
@@ -182,7 +182,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def render_preflight(checked: dict, recipe: Recipe, console: Console) -> None:
+def render_preflight(checked: dict, console: Console) -> None:
     """The resolved recipe, what was checked, and the estimate."""
     console.print(yaml.safe_dump(checked["recipe"], sort_keys=False, allow_unicode=True), markup=False)
     for line in checked["checks"]:

@@ -5,12 +5,11 @@ Made by whichever stage first needs it; all later stages read it instead of the 
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from ptdpo_cli.artifacts.problems import problems_table
 from ptdpo_cli.artifacts.schemas import Problem
-from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.artifacts.store import Artifact, sha256_of_file
 from ptdpo_cli.datasets import load_problems
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.recipe import Recipe
@@ -87,10 +86,4 @@ def _file_hashes(name: str) -> dict[str, str]:
         files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".json", ".parquet", ".arrow"))
     else:
         files = []
-    hashes = {}
-    for file in files:
-        with file.open("rb") as stream:
-            hashes[file.name if path.is_file() else str(file.relative_to(path))] = hashlib.file_digest(
-                stream, "sha256"
-            ).hexdigest()
-    return hashes
+    return {file.name if path.is_file() else str(file.relative_to(path)): sha256_of_file(file) for file in files}

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ptdpo_cli.artifacts.schemas import ROLLOUTS
+from ptdpo_cli.artifacts.schemas import ROLLOUTS, Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of, split
 from ptdpo_cli.engines import Engine, Request, Sample, Sampling, draw_seed
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models.load import Policy
-from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.recipe import Recipe, Reward
 from ptdpo_cli.rewards import grade
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
@@ -36,6 +36,14 @@ class Rollout:
     accuracy: float
     reward: float
     finish_reason: str
+
+
+def indices_by_problem(rollouts: list[Rollout]) -> dict[str, list[int]]:
+    """Where each problem's rollouts stand in a list, problems and rollouts in their order."""
+    by_problem: dict[str, list[int]] = {}
+    for index, rollout in enumerate(rollouts):
+        by_problem.setdefault(rollout.problem_id, []).append(index)
+    return by_problem
 
 
 def problems_of_iteration(problem_ids: list[str], iteration: int, *, per_iteration: int, seed: int) -> list[str]:
@@ -129,23 +137,30 @@ def make_rollouts(
 def _row(recipe: Recipe, book: PromptBook, request: Request, sample: Sample, index: int, policy: Policy) -> dict:
     problem = book.problems[request.prompt.problem_id]
     refuse_media_tokens(sample.token_ids_T, policy, where=problem.problem_id)
+    return {
+        "rollout_id": f"{problem.problem_id}/{index}",
+        "problem_id": problem.problem_id,
+        "rollout": index,
+        "prompt_tokens": len(request.prompt),
+        "image_tokens": request.prompt.n_image_tokens,
+        **graded(sample, problem, policy, recipe.reward),
+    }
+
+
+def graded(sample: Sample, problem: Problem, policy: Policy, reward: Reward) -> dict:
+    """A sample's text and the verdict on it, as columns."""
     text = policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True)
     verdict = grade(
         text,
         problem.answer,
         truncated=sample.finish_reason == "length",
         answer_type=problem.answer_type,
-        accuracy_weight=recipe.reward.accuracy_weight,
-        format_weight=recipe.reward.format_weight,
+        accuracy_weight=reward.accuracy_weight,
+        format_weight=reward.format_weight,
     )
     return {
-        "rollout_id": f"{problem.problem_id}/{index}",
-        "problem_id": problem.problem_id,
-        "rollout": index,
         "text": text,
         "finish_reason": sample.finish_reason,
-        "prompt_tokens": len(request.prompt),
-        "image_tokens": request.prompt.n_image_tokens,
         "response_tokens": len(sample.token_ids_T),
         "extracted": verdict.extracted,
         "accuracy": verdict.accuracy,

@@ -29,7 +29,7 @@ from ptdpo_cli.objectives import coarse_logprobs, distill_mask
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.rollout import Rollout, read_rollouts
+from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_rollouts
 
 # A teacher whose best token is nowhere likelier than this above 1/V has lost its weights or its input.
 _UNIFORM_NATS = 0.01
@@ -138,15 +138,19 @@ def _first_problems(groups: Iterator[list[Rollout]], limit: int | None) -> Itera
 
 def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool]:
     """Which rollouts the teacher reads: those the gate picks, of problems that have a teacher."""
-    problem_ids = list(dict.fromkeys(r.problem_id for r in rollouts))
-    groups = {problem_id: [r.accuracy for r in rollouts if r.problem_id == problem_id] for problem_id in problem_ids}
+    groups = indices_by_problem(rollouts)
     mask_PG = distill_mask(
-        torch.tensor(list(groups.values())),
+        torch.tensor([[rollouts[i].accuracy for i in members] for members in groups.values()]),
         max_group_accuracy=recipe.teacher.max_group_accuracy,
         rollouts=recipe.teacher.rollouts,
     )
-    by_problem = {p: iter(mask_G.tolist()) for p, mask_G in zip(problem_ids, mask_PG, strict=True)}
-    return [next(by_problem[r.problem_id]) and book.has_teacher(r.problem_id) for r in rollouts]
+    picked = {
+        i
+        for members, mask_G in zip(groups.values(), mask_PG.tolist(), strict=True)
+        for i, is_picked in zip(members, mask_G, strict=True)
+        if is_picked
+    }
+    return [i in picked and book.has_teacher(rollout.problem_id) for i, rollout in enumerate(rollouts)]
 
 
 def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: list[bool]):

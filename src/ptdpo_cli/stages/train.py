@@ -34,7 +34,7 @@ from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.rollout import Rollout, make_rollouts, plan_rollout, read_rollouts
+from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
 from ptdpo_cli.stages.update import Row, accumulate_gradients
 from ptdpo_cli.stages.workspace import Workspace
@@ -61,11 +61,19 @@ def new_state(recipe: Recipe, policy: Policy) -> TrainState:
     model.train()
     if train.freeze_vision:
         model.model.visual.requires_grad_(False)
-    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=train.learning_rate, betas=train.adam_betas, eps=train.adam_eps, weight_decay=train.weight_decay
+        trainable(model).values(),
+        lr=train.learning_rate,
+        betas=train.adam_betas,
+        eps=train.adam_eps,
+        weight_decay=train.weight_decay,
     )
     return TrainState(policy, optimizer)
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters in training by name, in the order in which the optimizer has them."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def learning_rate(train: Train, update: int) -> float:
@@ -105,8 +113,7 @@ def _step(recipe: Recipe, state: TrainState, rows: list[Row], temperature: float
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     metrics = accumulate_gradients(state.policy, rows, recipe.train, temperature=temperature)
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.train.max_grad_norm))
+    norm = float(torch.nn.utils.clip_grad_norm_(trainable(state.policy.model).values(), recipe.train.max_grad_norm))
     if not math.isfinite(norm):
         raise PtdpoError("the gradient is not finite", found=norm, hint="lower train.learning_rate")
     state.optimizer.step()
@@ -118,9 +125,8 @@ def _step(recipe: Recipe, state: TrainState, rows: list[Row], temperature: float
 def iteration_rows(
     recipe: Recipe, book: PromptBook, rollouts: list[Rollout], scores: Sequence[Score | None]
 ) -> list[Row]:
-    by_problem: dict[str, list[int]] = {}
-    for index, rollout in enumerate(rollouts):
-        by_problem.setdefault(rollout.problem_id, []).append(index)
+    """Everything the loss needs of each rollout, group by group."""
+    by_problem = indices_by_problem(rollouts)
     sizes = {len(members) for members in by_problem.values()}
     if len(sizes) != 1:
         raise ArtifactError("problems have different numbers of rollouts", found=f"{sorted(sizes)} per problem")
@@ -158,10 +164,8 @@ def too_many_updates(n_problems: int, n_updates: int) -> PtdpoError:
 
 def batch_metrics(rollouts: list[Rollout]) -> dict[str, float]:
     """What the rollouts themselves say: rewards, kinds of groups, lengths."""
-    by_problem: dict[str, list[float]] = {}
-    for rollout in rollouts:
-        by_problem.setdefault(rollout.problem_id, []).append(rollout.accuracy)
-    group_accuracy = np.array([np.mean(accuracies) for accuracies in by_problem.values()])
+    groups = indices_by_problem(rollouts).values()
+    group_accuracy = np.array([np.mean([rollouts[i].accuracy for i in members]) for members in groups])
     lengths = np.array([len(r.token_ids_T) for r in rollouts])
     return {
         "reward": float(np.mean([r.reward for r in rollouts])),
@@ -217,7 +221,7 @@ def plan_update(recipe: Recipe, run: Path, policy: Policy, rollouts: Artifact, s
     require_policy(policy.hashes, rollouts)
     require_same_interface(policy, rollouts.manifest.model, what=f"rollouts {rollouts.path}")
     inputs = {"rollouts": rollouts.manifest.content_hash}
-    if (recipe.needs_teacher or recipe.needs_reference) and scores is None:
+    if recipe.needs_scores and scores is None:
         raise ArtifactError(
             "this recipe needs scores",
             expected="--scores DIR (train.distill_weight or train.kl_weight is above 0)",
@@ -294,11 +298,10 @@ def _write_policy(writer, state: TrainState) -> Artifact:
     model.save_pretrained(writer.path)
     state.policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
     state.policy.processor.save_pretrained(writer.path)
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
     moments = {
         f"{name}.{part}": value.contiguous()
-        for name, p in zip(names, optimizer.param_groups[0]["params"], strict=True)
-        for part, value in optimizer.state[p].items()
+        for name, parameter in trainable(model).items()
+        for part, value in optimizer.state[parameter].items()
     }
     safetensors.torch.save_file(moments, writer.path / "trainer.safetensors")
     counters = {"iteration": state.iteration, "updates": state.updates}
@@ -316,11 +319,10 @@ def load_state(recipe: Recipe, policy: Policy) -> TrainState:
         return state
     counters = json.loads((folder / "trainer.json").read_text())
     moments = safetensors.torch.load_file(folder / "trainer.safetensors")
-    names = [name for name, p in policy.model.named_parameters() if p.requires_grad]
     if moments:
         packed = {
             index: {part: moments[f"{name}.{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
-            for index, name in enumerate(names)
+            for index, name in enumerate(trainable(policy.model))
         }
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": packed, "param_groups": groups})
@@ -362,10 +364,6 @@ class Loop:
     def plan(self, iteration: int) -> Plan:
         return plan_policy(self.recipe, self.run, self.base, self.problems, self.hints, iteration)
 
-    @property
-    def logs(self) -> Path:
-        return self.run / "logs"
-
 
 def newest_checkpoint(loop: Loop) -> Artifact | None:
     """The furthest policy of this very loop that is on disk."""
@@ -388,8 +386,7 @@ def run_loop(
     require_trackers(recipe.train)
     hints = work.hints(make=True)
     base = work.policy(start or recipe.model.path)
-    needs_reference = recipe.needs_teacher or recipe.needs_reference
-    reference = work.reference if needs_reference else None
+    reference = work.reference if recipe.needs_scores else None
     loop = Loop(
         recipe,
         work.run,
@@ -438,7 +435,7 @@ def train_loop(
     train, warned = loop.recipe.train, False
     with (
         loop.plan(train.iterations).writer(force=force) as writer,
-        MetricsLog(loop.logs, loop.recipe, done=state.iteration) as log,
+        MetricsLog(loop.run, loop.recipe, done=state.iteration) as log,
     ):
         recent, engine = deque(log.artifacts), make_engine(state.policy)
         try:
@@ -490,7 +487,7 @@ def _iterate(loop: Loop, state: TrainState, engine: Engine, record) -> tuple[dic
     scored = time.perf_counter()
     policy.model.train()
     artifacts = [str(a.path.relative_to(loop.run)) for a in (rollouts, scores) if a is not None]
-    with signals.held():    # an update without its line in the log would never be cleaned up after
+    with signals.held():  # an update without its line in the log would never be cleaned up after
         metrics = train_iteration(recipe, state, loop.book, rollouts, scores)
         ended = time.perf_counter()
         metrics |= {
@@ -535,16 +532,16 @@ def remove_artifact(path: Path) -> None:
 class MetricsLog:
     """`logs/metrics.jsonl`, one line per iteration, and the trackers of the recipe (through accelerate)."""
 
-    def __init__(self, folder: Path, recipe: Recipe, *, done: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, run: Path, recipe: Recipe, *, done: int):
+        self.path = metrics_file(run)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for line in read_metrics(self.path) if line["iteration"] <= done]
         self.artifacts = [line["artifacts"] for line in lines[-recipe.train.keep_iterations :]]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         os.replace(temporary, self.path)
         self.file = self.path.open("a")
-        self.accelerator = _trackers(folder, recipe)
+        self.accelerator = _trackers(self.path.parent, recipe)
 
     def write(self, iteration: int, metrics: dict[str, float], artifacts: list[str]) -> None:
         self.file.write(json.dumps({"iteration": iteration, **metrics, "artifacts": artifacts}) + "\n")
@@ -579,6 +576,10 @@ def _trackers(folder: Path, recipe: Recipe):
     accelerator = Accelerator(log_with=list(recipe.train.trackers), project_dir=folder)
     accelerator.init_trackers("ptdpo")
     return accelerator
+
+
+def metrics_file(run: Path) -> Path:
+    return run / "logs" / "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict]:
