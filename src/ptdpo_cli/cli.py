@@ -164,7 +164,7 @@ def rollout(
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     if dry_run:
         return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy)
-    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
     from ptdpo_cli.stages.workspace import iterations_done
 
@@ -177,7 +177,8 @@ def rollout(
     done = not force and plan.finished() is not None
     with console.bar("rollout") as progress:
         book = work.book(sampler, work.problems)
-        rollouts = make_rollouts(loaded, plan, book, HfEngine(sampler), sampler, force=force, progress=progress)
+        engine = open_engine(loaded, sampler)
+        rollouts = make_rollouts(loaded, plan, book, engine, sampler, force=force, progress=progress)
     counts = rollouts.manifest.counts
     console.say(f"{counts['rollouts']} rollouts of {counts['problems']} problems, {counts['correct']} correct")
     _report(rollouts, done_before=done, as_json=as_json)
@@ -307,7 +308,7 @@ def evaluate(
     loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy)
-    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
     from ptdpo_cli.stages.train import final_policy
 
@@ -318,7 +319,8 @@ def evaluate(
     done = not force and plan.finished() is not None
     with console.bar("eval") as progress:
         book = work.book(student, problems)
-        evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, progress=progress)
+        engine = open_engine(loaded, student)
+        evals = make_eval(loaded, plan, book, engine, student, force=force, progress=progress)
     summary = evals.manifest.extra["summary"]
     if not quiet:
         render_summary(summary, console.messages)

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ import torch
 from ptdpo_cli import signals
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.engines import Engine
+from ptdpo_cli.engines import Engine, open_engine
 from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
 from ptdpo_cli.models.load import Policy, require_same_interface, weights_hash
 from ptdpo_cli.objectives import group_advantages
@@ -380,8 +381,6 @@ def run_loop(
 
     The loop starts from the recipe's model, which is also its reference, or from another policy (`start`).
     """
-    from ptdpo_cli.engines.hf import HfEngine
-
     recipe = work.recipe
     require_trackers(recipe.train)
     hints = work.hints(make=True)
@@ -403,7 +402,7 @@ def run_loop(
         say(f"going on after iteration {checkpoint.manifest.counts['iteration']} ({checkpoint.path})")
         base = work.policy(checkpoint.path)
     state = load_state(recipe, base) if checkpoint is not None else new_state(recipe, base)
-    return train_loop(loop, state, HfEngine, warn=warn, progress=progress, force=force), False
+    return train_loop(loop, state, partial(open_engine, recipe), warn=warn, progress=progress, force=force), False
 
 
 def final_policy(work: Workspace) -> Path:
@@ -479,6 +478,7 @@ def _iterate(loop: Loop, state: TrainState, engine: Engine, record) -> tuple[dic
         engine,
         policy,
     )
+    engine.release()
     sampled = time.perf_counter()
     scores = None
     if loop.reference is not None:
