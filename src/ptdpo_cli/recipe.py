@@ -157,6 +157,10 @@ class Train(Section):
     """0.2 / 0.3 as in the released scripts."""
     dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
     """The loss of a token with a negative advantage A is at most −A · dual_clip; null: no bound."""
+    mismatch_correction: Literal["auto"] | bool = "auto"
+    """Truncated importance weights where sampler and trainer differ; auto: if another engine sampled and they do."""
+    mismatch_cap: Annotated[float, Field(ge=1)] = 2.0
+    """Largest weight of a token: min(π_trainer / π_sampler, mismatch_cap)."""
     ratio: Literal["token", "sequence"] = "token"
     """sequence: GSPO; its clip bounds are of the order of 3e-4 / 4e-4."""
     reduction: Literal["token", "sequence"] = "token"

@@ -66,6 +66,7 @@ class VllmEngine:
         self._llm: LLM | None = None
         self._links: tempfile.TemporaryDirectory | None = None
         self._has_weights = False
+        self._is_asleep = False
 
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]:
         """One sample per request, in order.
@@ -87,8 +88,9 @@ class VllmEngine:
     def release(self) -> None:
         """The policy may change now: give GPU memory back, and load the weights again before the next request."""
         self._has_weights = False
-        if self._llm is not None and self._sleeps and not self._llm.llm_engine.is_sleeping():
+        if self._llm is not None and self._sleeps and not self._is_asleep:
             self._llm.sleep(level=2)  # weights and cache are dropped: both are made anew
+            self._is_asleep = True
 
     @property
     def _sleeps(self) -> bool:
@@ -140,8 +142,9 @@ class VllmEngine:
 
     def _load_weights(self) -> None:
         llm, model = self._llm, self.policy.model
-        if self._sleeps and llm.llm_engine.is_sleeping():
+        if self._is_asleep:
             llm.wake_up()
+            self._is_asleep = False
         if self.settings.tensor_parallel == 1:
             weights = iter(list(model.state_dict().items()))
             llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
@@ -150,6 +153,9 @@ class VllmEngine:
             with tempfile.TemporaryDirectory(dir=shared_memory) as folder:
                 model.save_pretrained(folder)
                 llm.collective_rpc("reload_from", args=(folder,))
+        # What it remembers of pictures and prompts was made with the old weights, and its halves must forget together.
+        llm.llm_engine.reset_encoder_cache()
+        llm.reset_mm_cache()
         llm.reset_prefix_cache()
 
     def _probe(self, requests: Sequence[Request], temperature: float) -> None:

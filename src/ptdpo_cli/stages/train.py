@@ -34,6 +34,7 @@ from ptdpo_cli.models.load import Policy, require_same_interface, weights_hash
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.mismatch import correct_mismatch
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
@@ -96,9 +97,11 @@ def train_iteration(
     flat = [r for group in groups for r in group]
     flat_scores = [s for group in read_scores(scores, groups) for s in group] if scores else [None] * len(flat)
     rows = iteration_rows(recipe, book, flat, flat_scores)
-    temperature = rollouts.manifest.section["rollout"]["temperature"]
+    sampled = rollouts.manifest.section["rollout"]
+    temperature = sampled["temperature"]
     steps = []
     with signals.held():
+        rows, mismatch = correct_mismatch(recipe, state.policy, rows, engine=sampled["engine"], temperature=temperature)
         for part in _per_update(rows, recipe.train.updates_per_iteration):
             steps.append(_step(recipe, state, part, temperature))
         state.iteration += 1
@@ -106,7 +109,7 @@ def train_iteration(
         name: float(np.mean([s[name] for s in steps if name in s]))
         for name in dict.fromkeys(k for s in steps for k in s)
     }
-    return batch_metrics(flat) | metrics
+    return batch_metrics(flat) | metrics | mismatch
 
 
 def _step(recipe: Recipe, state: TrainState, rows: list[Row], temperature: float) -> dict[str, float]:

@@ -26,7 +26,13 @@ from ptdpo_cli.models.logprobs import (
     response_logits,
     token_logprobs,
 )
-from ptdpo_cli.objectives import clipped_surrogate, coarse_logprobs, jensen_shannon, k3
+from ptdpo_cli.objectives import (
+    clipped_surrogate,
+    coarse_logprobs,
+    jensen_shannon,
+    k3,
+    truncated_importance_weights,
+)
 from ptdpo_cli.recipe import Train
 from ptdpo_cli.stages.rollout import Rollout
 from ptdpo_cli.stages.score_ref import Score
@@ -45,6 +51,11 @@ class Row:
     score: Score | None
     advantage: float
     is_group_gated: bool
+    trainer_logprobs_T: np.ndarray | None = None  # of the policy that sampled; None: the sampler's are taken for them
+
+    @property
+    def old_logprobs_T(self) -> np.ndarray:
+        return self.rollout.sampler_logprobs_T if self.trainer_logprobs_T is None else self.trainer_logprobs_T
 
     @property
     def n_tokens(self) -> int:
@@ -110,7 +121,8 @@ def _micro_batch(policy: Policy, rows: list[Row], whole: Denominators, train: Tr
     )
     mask_BT = batch.mask_BT
     logprobs_BT = _padded(logprobs_N, mask_BT)
-    old_BT = _padded(_packed(rows, lambda row: row.rollout.sampler_logprobs_T, logprobs_N), mask_BT)
+    old_BT = _padded(_packed(rows, lambda row: row.old_logprobs_T, logprobs_N), mask_BT)
+    sampler_BT = _padded(_packed(rows, lambda row: row.rollout.sampler_logprobs_T, logprobs_N), mask_BT)
     advantages_BT = torch.tensor([row.advantage for row in rows]).to(logprobs_BT)[:, None].expand_as(logprobs_BT)
 
     loss_BT = clipped_surrogate(
@@ -123,12 +135,14 @@ def _micro_batch(policy: Policy, rows: list[Row], whole: Denominators, train: Tr
         mask_BT=mask_BT,
         dual_clip=train.dual_clip,
     )
+    if any(row.trainer_logprobs_T is not None for row in rows):
+        loss_BT = loss_BT * truncated_importance_weights(old_BT, sampler_BT, cap=train.mismatch_cap, mask_BT=mask_BT)
     if train.reduction == "sequence":
         policy_gradient = (loss_BT.sum(1) / mask_BT.sum(1)).sum() / whole.rows
     else:
         policy_gradient = loss_BT.sum() / whole.tokens
     terms = {"policy_gradient": policy_gradient}
-    values = {"entropy": entropy_N, "log_ratio": (logprobs_N - old_BT[mask_BT]).detach()}
+    values = {"entropy": entropy_N, "log_ratio": (logprobs_N - sampler_BT[mask_BT]).detach()}
     sums = {"clipped_tokens": _clipped(logprobs_BT, old_BT, advantages_BT, mask_BT, train)}
 
     if train.distill_weight > 0 and bool(gated_N.any()):
