@@ -207,7 +207,7 @@ class Vllm(Section):
     sleep: bool = True
     """On a GPU: give memory back while the policy is updated."""
     probe_tolerance: Annotated[float, Field(gt=0)] | None = None
-    """Mean difference to the trainer's log-probs allowed after loading weights; null: 1e-3, in bfloat16 0.05 nats."""
+    """Mean difference to the trainer's log-probs allowed after loading weights; null: 1e-4, in bfloat16 0.05 nats."""
 
 
 class Eval(Section):
