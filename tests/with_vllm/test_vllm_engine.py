@@ -344,6 +344,15 @@ def test_a_loop_whose_weights_do_not_arrive_ends(tmp_path, monkeypatch):
     assert len(read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == 1
 
 
+def test_bfloat16_turns_the_correction_on(tmp_path):
+    """Two implementations in bfloat16 differ by more than rounding in float32 does: measured, and corrected."""
+    ended = done("train", *COMMAND, "--set", "model.dtype=bfloat16", "--set", "train.iterations=1", "--run", tmp_path)
+    (line,) = read_metrics(tmp_path / "logs" / "metrics.jsonl")
+    assert ended.path.is_dir() and line["mismatch/corrected"] == 1
+    assert 1e-4 < line["mismatch/mean"] < 0.05 and line["mismatch/capped"] < 0.01
+    assert line["mismatch/ratio_mean"] == pytest.approx(1, abs=0.01)
+
+
 def test_vllm_and_hf_train_to_nearly_the_same_weights(tmp_path):
     """The same draws and the same numbers but for rounding: an end-to-end check of what the update is fed."""
     ours = done("train", *COMMAND, "--run", tmp_path / "vllm").path
