@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -251,18 +252,35 @@ def train(
     if dry_run:
         return _dry_run("train", loaded, run, as_json=as_json, policy=policy, rollouts=rollouts, scores=scores)
     work = _workspace(loaded, run, force)
-    if rollouts is not None:
-        return _train_once(work, policy, rollouts, scores, as_json=as_json, force=force)
-    from ptdpo_cli.stages.train import run_loop
+    with _ranks(loaded) as ranks:
+        if rollouts is not None:
+            return _train_once(work, policy, rollouts, scores, ranks, as_json=as_json, force=force)
+        from ptdpo_cli.stages.train import run_loop
 
-    console.say(f"{work.problems.manifest.counts['problems']} problems")
-    work.store_recipe()
-    with console.bar("train") as progress:
-        artifact, done = run_loop(work, policy, force=force, warn=console.warn, say=console.say, progress=progress)
-    _report(artifact, done_before=done, as_json=as_json)
+        with ranks.one_after_first("making problems"):
+            console.say(f"{work.problems.manifest.counts['problems']} problems")
+        if ranks.is_first:
+            work.store_recipe()
+        with console.bar("train") as progress:
+            artifact, done = run_loop(
+                work, policy, force=force, warn=console.warn, say=console.say, progress=progress, ranks=ranks
+            )
+        if ranks.is_first:
+            _report(artifact, done_before=done, as_json=as_json)
 
 
-def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool) -> None:
+@contextmanager
+def _ranks(loaded):
+    """This process among those that torchrun started; only the first of them speaks."""
+    from ptdpo_cli.models.parallel import join, leave
+
+    ranks = join(loaded.distributed.timeout_minutes)
+    console.Verbosity.quiet = console.Verbosity.quiet or not ranks.is_first
+    yield ranks
+    leave()  # not after an error: the peers would have to agree to it
+
+
+def _train_once(work, policy, rollouts, scores, ranks, *, as_json: bool, force: bool) -> None:
     from ptdpo_cli.artifacts.store import Artifact
     from ptdpo_cli.stages.train import load_state, plan_update, update_once
     from ptdpo_cli.stages.workspace import require_same_problems
@@ -272,14 +290,17 @@ def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool) -
     scored = Artifact.open(scores, kind="scores") if scores else None
     student = work.policy(policy or work.recipe.model.path)
     plan = plan_update(work.recipe, work.run, student, sampled, scored)
-    work.store_recipe()
     artifact, metrics = (None if force else plan.finished()), {}
     done = artifact is not None
+    ranks.wait("looking for the policy")
+    if ranks.is_first:
+        work.store_recipe()
     if not done:
         book = work.book(student, work.problems)
-        state = load_state(work.recipe, student)
+        state = load_state(work.recipe, student, ranks)
         artifact, metrics = update_once(work.recipe, plan, book, state, sampled, scored, force=force)
-    _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
+    if ranks.is_first:
+        _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
 
 
 @app.command("eval")
