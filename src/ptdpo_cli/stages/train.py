@@ -45,7 +45,7 @@ from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
-from ptdpo_cli.stages.update import ResponseModel, Row, accumulate_gradients
+from ptdpo_cli.stages.update import LossModel, Row, accumulate_gradients
 from ptdpo_cli.stages.workspace import Workspace
 
 # What these say does not change the weights after iteration i, so it is no part of a policy's key: a run can be
@@ -74,7 +74,7 @@ def new_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainStat
     if train.freeze_vision:
         policy.model.model.visual.requires_grad_(False)
     strategy = strategy_of(recipe.distributed.strategy, ranks)
-    trained, module = share(policy, ranks, strategy, partial(ResponseModel, media_ids=policy.media_ids))
+    trained, module = share(policy, ranks, strategy, partial(LossModel, media_ids=policy.media_ids))
     optimizer = torch.optim.AdamW(
         trainable(trained).values(),
         lr=train.learning_rate,

@@ -114,7 +114,7 @@ def accumulate_gradients(
     left takes `blank` again, with a weight of zero.
     Errors: PtdpoError when a loss is not finite, or the distillation term is positive with a gradient of zero.
     """
-    module = module or ResponseModel(policy.model, policy.media_ids)
+    module = module or LossModel(policy.model, policy.media_ids)
     whole = Denominators.of(rows).over(ranks)
     batches = in_token_batches(
         [row.prompt for row in rows], [row.n_tokens for row in rows], train.tokens_per_micro_batch
@@ -158,12 +158,25 @@ def _micro_batch(policy, module, rows: list[Row], whole: Denominators, train: Tr
     responses = [row.rollout.token_ids_T for row in rows]
     batch = build_batch(policy.model, [row.prompt for row in rows], responses, pad_id=policy.tokenizer.pad_token_id)
     gated_N, support_GS, teacher_GC, weights_G = _gated_tokens(rows, whole, train, policy.model)
-    hidden_NH, logprobs_N, entropy_N, student_GC = module(
-        batch, gated_N, support_GS, temperature, train.logits_per_chunk
+    old_N = torch.from_numpy(np.concatenate([row.rollout.sampler_logprobs_T for row in rows]))
+
+    def terms_of(*scores):
+        return _terms(rows, batch.mask_BT, whole, train, old_N, teacher_GC, weights_G, *scores)
+
+    loss, hidden_NH, gradients, sums, values = module(
+        batch, terms_of, gated_N, support_GS, temperature, train.logits_per_chunk
     )
-    mask_BT = batch.mask_BT
+    (weight * loss).backward()
+    if weight:
+        gradients["policy_gradient"] = hidden_NH.grad / weight - sum(gradients.values())
+    sums |= {f"squared_gradient_{name}": float(g.double().square().sum()) for name, g in gradients.items()}
+    return sums, {name: value.float().cpu().numpy() for name, value in values.items()}
+
+
+def _terms(rows, mask_BT, whole, train, old_N, teacher_GC, weights_G, logprobs_N, entropy_N, student_GC):
+    """The terms of the loss, already divided; further sums; and values per token."""
     logprobs_BT = _padded(logprobs_N, mask_BT)
-    old_BT = _padded(_packed(rows, lambda row: row.rollout.sampler_logprobs_T, logprobs_N), mask_BT)
+    old_BT = _padded(old_N.to(logprobs_N), mask_BT)
     advantages_BT = torch.tensor([row.advantage for row in rows]).to(logprobs_BT)[:, None].expand_as(logprobs_BT)
 
     loss_BT = clipped_surrogate(
@@ -184,7 +197,7 @@ def _micro_batch(policy, module, rows: list[Row], whole: Denominators, train: Tr
     values = {"entropy": entropy_N, "log_ratio": (logprobs_N - old_BT[mask_BT]).detach()}
     sums = {"clipped_tokens": _clipped(logprobs_BT, old_BT, advantages_BT, mask_BT, train)}
 
-    if train.distill_weight > 0 and bool(gated_N.any()):
+    if len(weights_G):
         divergence_G = jensen_shannon(student_GC, teacher_GC, beta=train.distill_beta)
         terms["distill"] = train.distill_weight * (divergence_G * weights_G).sum()
         values |= {"divergence": divergence_G.detach(), **_student_on_teacher_top(student_GC, teacher_GC)}
@@ -194,12 +207,11 @@ def _micro_batch(policy, module, rows: list[Row], whole: Denominators, train: Tr
         kl_BT = k3(logprobs_BT, reference_BT, mask_BT=mask_BT & in_kl_B1.to(mask_BT.device))
         terms["kl"] = train.kl_weight * kl_BT.sum() / whole.tokens
         sums["kl_nats"] = float(kl_BT.detach().sum())
-    sums |= _backward(terms, hidden_NH, weight)
-    return sums, {name: value.float().cpu().numpy() for name, value in values.items()}
+    return terms, sums, values
 
 
-class ResponseModel(torch.nn.Module):
-    """One forward for all that the loss needs of a micro-batch, so that DDP and FSDP2 see a single module."""
+class LossModel(torch.nn.Module):
+    """A micro-batch's forward up to the loss, so that DDP and FSDP2 see a single module called once."""
 
     def __init__(self, model: torch.nn.Module, media_ids: Sequence[int], *, is_shared: bool = False):
         super().__init__()
@@ -208,22 +220,39 @@ class ResponseModel(torch.nn.Module):
         # Peers wait for each other in every layer: a micro-batch without pictures has to pass through the same ones.
         self.always_looks = is_shared
 
-    def forward(self, batch: Batch, gated_N, support_GS, temperature: float, logits_per_chunk: int):
-        """-> hidden_NH, logprobs_N, entropy_N (no gradient), student_GC on the support of the gated tokens.
+    def forward(self, batch: Batch, terms_of, gated_N, support_GS, temperature: float, logits_per_chunk: int):
+        """-> loss, hidden_NH, gradients of its terms but the policy gradient at hidden_NH, sums, values per token.
 
-        (N, V) exists for one chunk at a time, forward and backward.
+        At the last hidden states every term's gradient is cheap to tell apart; the policy gradient's is what the others
+        leave of `hidden_NH.grad` after the backward. They are taken here, where FSDP2 has the head's weights at hand.
         """
         hidden_NH = response_hidden(self.model, batch)
         if self.always_looks and "pixel_values" not in batch.prompts.inputs:
             hidden_NH = hidden_NH + 0 * look_at_nothing(self.model)
-        vocabulary = self.model.config.get_text_config().vocab_size
-        slices = list(chunks(len(hidden_NH), vocabulary, logits_per_chunk))
+        terms, sums, values = terms_of(
+            *self._head(hidden_NH, batch.response_ids_N, gated_N, support_GS, temperature, logits_per_chunk)
+        )
+        gradients = {
+            name: torch.autograd.grad(term, hidden_NH, retain_graph=True)[0]
+            for name, term in terms.items()
+            if name != "policy_gradient"
+        }
+        hidden_NH.retain_grad()  # only now: it would also keep the gradients asked for above
+        sums |= {f"loss_{name}": float(term.detach()) for name, term in terms.items()}
+        return sum(terms.values()), hidden_NH, gradients, sums, values
+
+    def _head(self, hidden_NH, ids_N, gated_N, support_GS, temperature, logits_per_chunk):
+        """Per-token numbers from the hidden states; (N, V) exists for one chunk at a time, forward and backward.
+
+        -> logprobs_N, entropy_N (no gradient), student_GC on the support of the gated tokens.
+        """
+        slices = list(chunks(len(hidden_NH), self.model.config.get_text_config().vocab_size, logits_per_chunk))
         first_gated = torch.cat([gated_N.new_zeros(1, dtype=torch.long), gated_N.long().cumsum(0)]).tolist()
         parts = []
         for where in slices:
             inputs = (
                 hidden_NH[where],
-                batch.response_ids_N[where],
+                ids_N[where],
                 gated_N[where],
                 support_GS[first_gated[where.start] : first_gated[where.stop]],
                 temperature,
@@ -232,7 +261,7 @@ class ResponseModel(torch.nn.Module):
             parts.append(
                 self._chunk(*inputs) if len(slices) == 1 else checkpoint(self._chunk, *inputs, use_reentrant=False)
             )
-        return hidden_NH, *(torch.cat(column) for column in zip(*parts, strict=True))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _chunk(self, hidden_nH, ids_n, gated_n, support_gS, temperature):
         logits_nV = response_logits(self.model, hidden_nH, media_ids=self.media_ids, temperature=temperature)
@@ -278,24 +307,6 @@ def _share(row: Row, whole: Denominators, train: Train) -> int:
     if train.distill_reduction == "token":
         return whole.gated_tokens
     return whole.problems * whole.gated_tokens_of[row.rollout.problem_id]
-
-
-def _backward(terms: dict[str, torch.Tensor], hidden_NH: torch.Tensor, weight: float) -> dict[str, float]:
-    """Back-propagate `weight` times the terms' sum; value and squared gradient norm of each, at the last hidden states.
-
-    There every term's gradient is cheap to tell apart; the policy gradient's is what the others leave of the whole.
-    """
-    sums = {f"loss_{name}": float(term.detach()) for name, term in terms.items()}
-    gradients = {
-        name: torch.autograd.grad(term, hidden_NH, retain_graph=True)[0]
-        for name, term in terms.items()
-        if name != "policy_gradient"
-    }
-    hidden_NH.retain_grad()  # only now: it would also keep the gradients asked for above
-    (weight * sum(terms.values())).backward()
-    if weight:
-        gradients["policy_gradient"] = hidden_NH.grad / weight - sum(gradients.values())
-    return sums | {f"squared_gradient_{name}": float(g.double().square().sum()) for name, g in gradients.items()}
 
 
 @torch.no_grad()
