@@ -21,6 +21,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
+from ptdpo_cli import signals
 from ptdpo_cli.errors import PtdpoError, Terminated, UsageError
 from ptdpo_cli.models.load import Policy
 
@@ -47,9 +48,11 @@ class Ranks:
         """
         if self.world == 1:
             return [value]
-        told = self._exchange((False, value), doing, self.timeout_s)
-        if any(is_stopping for is_stopping, _ in told):
-            raise Terminated(is_agreed=True)
+        with signals.held():  # cut in two, this exchange would pair with the peers' next one
+            told = self._exchange((False, value), doing, self.timeout_s)
+            if any(is_stopping for is_stopping, _ in told):
+                signals.forget()
+                raise Terminated(is_agreed=True)
         return [value for _, value in told]
 
     def wait(self, doing: str) -> None:
@@ -69,10 +72,12 @@ class Ranks:
         """Tell the peers, wherever they meet next, that this rank ends; whether all know and can save together."""
         if self.world == 1 or getattr(ended, "is_agreed", False):
             return True
-        try:
-            self._exchange((True, None), "ending after a signal", _STOP_TIMEOUT_S)
-        except PtdpoError:
-            return False
+        with signals.held():
+            try:
+                self._exchange((True, None), "ending after a signal", _STOP_TIMEOUT_S)
+            except PtdpoError:
+                return False
+            signals.forget()
         return True
 
     def _exchange(self, message, doing: str, timeout_s: float) -> list:
