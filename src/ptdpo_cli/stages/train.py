@@ -143,6 +143,9 @@ def _step(
         blank=blank,
     )
     parameters = trainable(state.trained).values()
+    for parameter in parameters:
+        if parameter.grad is None:  # an update without pictures: AdamW would pass over it, but not among several ranks
+            parameter.grad = torch.zeros_like(parameter)
     norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, recipe.train.max_grad_norm)))
     if not math.isfinite(norm):
         raise PtdpoError("the gradient is not finite", found=norm, hint="lower train.learning_rate")
