@@ -222,30 +222,40 @@ def test_a_dry_run_of_a_part_checks_and_writes_nothing(tmp_path):
 # --- many at once, and killed -----------------------------------------------------------------------------------------
 
 
-def start(*arguments: object) -> subprocess.Popen:
+def start(*arguments: object, log: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "ptdpo_cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log.open("w"))
+
+
+def wait_for(condition) -> None:
+    give_up = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
 
 
 def test_tasks_that_start_at_once_make_the_problems_once(whole, tmp_path):
-    tasks = [start("rollout", *SETTINGS, "--run", tmp_path, "--shard", f"{index}/3") for index in range(3)]
-    for task in tasks:
-        _, err = task.communicate(timeout=120)
-        assert task.returncode == 0, err
-    done("merge", tmp_path)
-    assert contents(only(tmp_path, "rollouts")) == contents(only(whole, "rollouts"))
-    problems = only(tmp_path, "problems")
+    """All of them meet a process that is making the problems; when it is gone, one of them does."""
+    run, logs = tmp_path / "run", [tmp_path / f"{index}.log" for index in range(2)]
+    settings = SETTINGS[:-1]        # without -q
+    done("build-hints", *settings, "--run", tmp_path / "other")     # in this process, for the name of the problems
+    problems = run / "problems" / only(tmp_path / "other", "problems").name
+    with Lock(lock_file(problems)):
+        tasks = [start("rollout", *settings, "--run", run, "--shard", f"{i}/2", log=log) for i, log in enumerate(logs)]
+        wait_for(lambda: all("waiting: another process is writing" in log.read_text() for log in logs))
+    for task, log in zip(tasks, logs, strict=True):
+        assert task.wait(timeout=120) == 0, log.read_text()
+    done("merge", run)
+    assert contents(only(run, "rollouts")) == contents(only(whole, "rollouts"))
     assert contents(problems) == contents(whole / "problems" / problems.name)
 
 
-def test_waiting_for_another_process_has_an_end(tmp_path):
+def test_waiting_for_another_process_has_an_end():
     said, calls = [], []
 
     def make() -> str:
         calls.append(len(calls))
         if len(calls) < 3:
-            with Lock(tmp_path / "a.lock"):
-                pass
             raise LockedError("another process is writing a", found="pid 1")
         return "made"
 
@@ -259,13 +269,10 @@ def test_a_killed_part_goes_on_where_it_was(whole, tmp_path):
     """kill -9 after its first shard of two; the finished shard is not sampled again."""
     there = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(there / "rollouts")
-    task = start("rollout", *SETTINGS, "--run", there, "--shard", "1/2")
-    give_up = time.monotonic() + 60
-    while not list(there.glob("rollouts/*.parts/1-of-2.partial/shard-*.json")):
-        assert time.monotonic() < give_up and task.poll() is None
-        time.sleep(0.005)
+    task = start("rollout", *SETTINGS, "--run", there, "--shard", "1/2", log=tmp_path / "log")
+    wait_for(lambda: list(there.glob("rollouts/*.parts/1-of-2.partial/shard-*.json")))
     task.send_signal(signal.SIGKILL)
-    task.communicate()
+    task.wait()
     (first,) = there.glob("rollouts/*.parts/1-of-2.partial/rollouts-00001.parquet")
     before = first.stat().st_mtime_ns
     path = make(there, "rollouts", "--shard", "1/2")
@@ -328,7 +335,7 @@ def test_a_stage_after_a_killed_merge_does_not_write_into_the_parts(run, monkeyp
         for file in part.glob("rollouts-*"):
             os.link(file, partial_dir(path) / file.name)
     inodes = {file.name: file.stat().st_ino for part in parts for file in part.glob("rollouts-*")}
-    whole = make(there, "rollouts", "--force")
+    whole = make(there, "rollouts")
     assert [contents(part) for part in parts] == before
     assert all((whole / name).stat().st_ino != inode for name, inode in inodes.items())
 
