@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Do all checks, print th
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Make it again although it is already done.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N problems.")]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Make part I (from 0) of N, as one task of a job array; see merge."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More messages.")]
 PolicyDir = Annotated[str | None, typer.Option("--policy", help="Model folder or hub id; default: the recipe's model.")]
@@ -55,11 +60,23 @@ def _flags(given: dict) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
+def _part(shard: str | None):
+    from ptdpo_cli.artifacts.parts import Part
+
+    return Part.parse(shard) if shard is not None else None
+
+
 def _workspace(loaded, run, force: bool):
     from ptdpo_cli.stages.workspace import Workspace
 
     _quiet_libraries()
-    return Workspace(loaded, run, force=force)
+    return Workspace(loaded, run, force=force, say=console.say)
+
+
+def _only_one_way(iteration: int | None, **named) -> None:
+    """Refuse `--iteration`, by which artifacts are found, beside the options that name them."""
+    if given := [f"--{name}" for name, value in named.items() if value is not None and iteration is not None]:
+        raise UsageError(f"--iteration finds what {given[0]} names", hint=f"give --iteration or {given[0]}, not both")
 
 
 def _quiet_libraries() -> None:
@@ -70,6 +87,12 @@ def _quiet_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def _say_counts(text: str, artifact) -> None:
+    """A part without shards counts nothing."""
+    part = f"part {artifact.manifest.extra['part']}: " if "part" in artifact.manifest.extra else ""
+    console.say(part + text.format_map(defaultdict(int, artifact.manifest.counts)))
 
 
 def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
@@ -117,6 +140,7 @@ def build_hints(
     run: Run = None,
     overrides: Set = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -128,18 +152,18 @@ def build_hints(
     Example: `ptdpo build-hints --data digit-grid --run runs/tiny`
     """
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    part = _part(shard)
     if dry_run:
         return _dry_run("build-hints", loaded, run, as_json=as_json, limit=limit)
     from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints
 
-    work = _workspace(loaded, run, force)
+    work = _workspace(loaded, run, force and part is None)
     plan = plan_build_hints(loaded, run, work.problems, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished() is not None
+    done = not force and plan.finished(part) is not None
     with console.bar("build-hints") as progress:
-        hints = make_hints(plan, work.problems, force=force, progress=progress)
-    counts = hints.manifest.counts
-    console.say(f"{counts['hints']} hints for {counts['problems']} problems, {counts['refused']} refused as leaks")
+        hints = make_hints(plan, work.problems, force=force, part=part, progress=progress)
+    _say_counts("{hints} hints for {problems} problems, {refused} refused as leaks", hints)
     _report(hints, done_before=done, as_json=as_json)
 
 
@@ -150,8 +174,12 @@ def rollout(
     run: Run = None,
     overrides: Set = None,
     policy: PolicyDir = None,
-    iteration: Annotated[int | None, typer.Option(min=0, help="Whose problems to draw; default: the policy's.")] = None,
+    iteration: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of which iteration: by the policy in RUN after N iterations; default: the policy's."),
+    ] = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -163,24 +191,27 @@ def rollout(
     Example: `ptdpo rollout --recipe recipes/tiny.yaml --run runs/tiny`
     """
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    part = _part(shard)
     if dry_run:
-        return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy)
+        return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
     from ptdpo_cli.stages.workspace import iterations_done
 
-    work = _workspace(loaded, run, force)
-    path = policy or loaded.model.path
+    work = _workspace(loaded, run, force and part is None)
+    path = policy or find_policy(work, iteration or 0)
     sampler = work.policy(path)
     iteration = iterations_done(path) if iteration is None else iteration
     plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished() is not None
+    done = not force and plan.finished(part) is not None
     with console.bar("rollout") as progress:
         book = work.book(sampler, work.problems)
-        rollouts = make_rollouts(loaded, plan, book, HfEngine(sampler), sampler, force=force, progress=progress)
-    counts = rollouts.manifest.counts
-    console.say(f"{counts['rollouts']} rollouts of {counts['problems']} problems, {counts['correct']} correct")
+        rollouts = make_rollouts(
+            loaded, plan, book, HfEngine(sampler), sampler, force=force, part=part, progress=progress
+        )
+    _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
     _report(rollouts, done_before=done, as_json=as_json)
 
 
@@ -192,7 +223,11 @@ def score_ref(
     overrides: Set = None,
     rollouts: Annotated[Path | None, typer.Option(help="Rollouts to score; default: the only ones in RUN.")] = None,
     hints: Annotated[Path | None, typer.Option(help="Hints; default: the recipe's in RUN.")] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="Score the rollouts of this iteration in RUN.")
+    ] = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -204,23 +239,30 @@ def score_ref(
     Example: `ptdpo score-ref --run runs/tiny`
     """
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    part = _part(shard)
+    _only_one_way(iteration, rollouts=rollouts)
     if dry_run:
-        return _dry_run("score-ref", loaded, run, as_json=as_json, limit=limit, rollouts=rollouts, hints=hints)
+        named = {"iteration": iteration, "rollouts": rollouts, "hints": hints}
+        return _dry_run("score-ref", loaded, run, as_json=as_json, limit=limit, **named)
     from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.iterations import find_rollouts
     from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref
     from ptdpo_cli.stages.workspace import require_same_problems
 
-    work = _workspace(loaded, run, force)
-    sampled = Artifact.open(rollouts or run, kind="rollouts")
+    work = _workspace(loaded, run, force and part is None)
+    reference = work.reference
+    if iteration is not None:
+        sampled = find_rollouts(work, iteration)
+    else:
+        sampled = Artifact.open(rollouts or run, kind="rollouts")
     require_same_problems(sampled, work.problems)
     guidance = work.hints(hints)
-    plan = plan_score_ref(loaded, run, sampled, guidance, work.reference, limit=limit)
-    done = not force and plan.finished() is not None
+    plan = plan_score_ref(loaded, run, sampled, guidance, reference, limit=limit)
+    done = not force and plan.finished(part) is not None
     with console.bar("score-ref") as progress:
-        book = work.book(work.reference, work.problems, guidance)
-        scores = make_scores(loaded, plan, book, work.reference, sampled, force=force, progress=progress)
-    counts = scores.manifest.counts
-    console.say(f"{counts['gated']} of {counts['rollouts']} rollouts gated, {counts['gated_tokens']} tokens")
+        book = work.book(reference, work.problems, guidance)
+        scores = make_scores(loaded, plan, book, reference, sampled, force=force, part=part, progress=progress)
+    _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -233,6 +275,9 @@ def train(
     policy: PolicyDir = None,
     rollouts: Annotated[Path | None, typer.Option(help="One update from these rollouts instead of the loop.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Their scores (for one update).")] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="The one update of this iteration, from its rollouts and scores in RUN.")
+    ] = None,
     limit: Limit = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -247,12 +292,16 @@ def train(
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     if scores is not None and rollouts is None:
         raise UsageError("--scores needs --rollouts", hint="without either, `ptdpo train` runs the whole loop")
+    _only_one_way(iteration, rollouts=rollouts, policy=policy)
     if limit is not None:
         loaded = loaded.model_copy(update={"data": loaded.data.model_copy(update={"count": limit})})
     if dry_run:
-        return _dry_run("train", loaded, run, as_json=as_json, policy=policy, rollouts=rollouts, scores=scores)
+        named = {"iteration": iteration, "policy": policy, "rollouts": rollouts, "scores": scores}
+        return _dry_run("train", loaded, run, as_json=as_json, **named)
     work = _workspace(loaded, run, force)
     with _ranks(loaded) as ranks:
+        if iteration is not None:
+            return _train_iteration(work, iteration, ranks, as_json=as_json, force=force)
         if rollouts is not None:
             return _train_once(work, policy, rollouts, scores, ranks, as_json=as_json, force=force)
         from ptdpo_cli.stages.train import run_loop
@@ -280,9 +329,21 @@ def _ranks(loaded):
     leave()  # not after an error: the peers would have to agree to it
 
 
-def _train_once(work, policy, rollouts, scores, ranks, *, as_json: bool, force: bool) -> None:
+def _train_iteration(work, iteration: int, ranks, *, as_json: bool, force: bool) -> None:
+    from ptdpo_cli.stages.iterations import find_policy, find_rollouts, find_scores
+
+    policy = find_policy(work, iteration)
+    rollouts = find_rollouts(work, iteration)
+    scores = find_scores(work, rollouts)
+    path = scores.path if scores else None
+    _train_once(work, policy, rollouts.path, path, ranks, is_first=iteration == 0, as_json=as_json, force=force)
+
+
+def _train_once(
+    work, policy, rollouts, scores, ranks, *, as_json: bool, force: bool, is_first: bool = False
+) -> None:
     from ptdpo_cli.artifacts.store import Artifact
-    from ptdpo_cli.stages.train import load_state, plan_update, update_once
+    from ptdpo_cli.stages.train import load_state, new_state, plan_update, update_once
     from ptdpo_cli.stages.workspace import require_same_problems
 
     sampled = Artifact.open(rollouts, kind="rollouts")
@@ -297,7 +358,7 @@ def _train_once(work, policy, rollouts, scores, ranks, *, as_json: bool, force: 
         work.store_recipe()
     if not done:
         book = work.book(student, work.problems)
-        state = load_state(work.recipe, student, ranks)
+        state = (new_state if is_first else load_state)(work.recipe, student, ranks)
         artifact, metrics = update_once(work.recipe, plan, book, state, sampled, scored, force=force)
     if ranks.is_first:
         _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
@@ -313,7 +374,11 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split to evaluate on.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=0, help="Samples per problem.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Temperature of the samples.")] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="The policy in RUN after N iterations; 0: the recipe's model.")
+    ] = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -326,22 +391,29 @@ def evaluate(
     """
     flags = _flags({"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature})
     loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
+    part = _part(shard)
+    _only_one_way(iteration, policy=policy)
     if dry_run:
-        return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy)
+        return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     from ptdpo_cli.engines.hf import HfEngine
     from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
+    from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.train import final_policy
 
-    work = _workspace(loaded, run, force)
-    student = work.policy(policy or final_policy(work))
+    work = _workspace(loaded, run, force and part is None)
+    if policy is None:
+        policy = final_policy(work) if iteration is None else find_policy(work, iteration)
+    student = work.policy(policy)
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    done = not force and plan.finished() is not None
+    done = not force and plan.finished(part) is not None
     with console.bar("eval") as progress:
         book = work.book(student, problems)
-        evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, progress=progress)
-    summary = evals.manifest.extra["summary"]
-    if not quiet:
+        evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, part=part, progress=progress)
+    summary = evals.manifest.extra.get("summary")
+    if summary is None:
+        _say_counts("{answers} answers to {problems} problems", evals)
+    elif not quiet:
         render_summary(summary, console.messages)
     _report(evals, done_before=done, as_json=as_json, summary=summary)
 
@@ -370,6 +442,22 @@ def sft(
     with console.bar("sft") as progress:
         artifact, done = make_base(loaded, run, force=force, progress=progress)
     _report(artifact, done_before=done, as_json=as_json)
+
+
+@app.command()
+def merge(
+    path: Annotated[Path, typer.Argument(help="A run, RUN/<kind>, or one artifact in it.")],
+    as_json: Json = False,
+):
+    """Join the parts that tasks made with `--shard`; the result is what one task would have made.
+
+    Example: `ptdpo merge runs/tiny/rollouts`
+    """
+    from ptdpo_cli.stages.merge import merge as join_parts
+    from ptdpo_cli.stages.merge import render_merge
+
+    found = {"path": str(path), "artifacts": join_parts(path)}
+    _print(found, lambda result, to: render_merge(result["artifacts"], to), as_json=as_json)
 
 
 @app.command()
