@@ -50,7 +50,8 @@ def train_and_look(ranks: parallel.Ranks, strategy: str, folder: Path) -> dict:
     train.share, train.accumulate_gradients = share, accumulate_gradients
     for name, overrides in (("three", THREE_UPDATES), ("few", FEW_PROBLEMS), ("mixed", mixed(folder))):
         recipe = load_recipe(RECIPE, [*overrides, f"distributed.strategy={strategy}"])
-        train.run_loop(Workspace(recipe, folder / name), None, force=False, warn=print, say=print, ranks=ranks)
+        work = Workspace(recipe, folder / name, ranks=ranks)
+        train.run_loop(work, None, force=False, warn=print, say=print)
     return seen
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import defaultdict
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +45,7 @@ def _start(recipe, run, overrides, data, quiet, verbose):
     """Recipe and run folder from the options; flags override --set, which overrides the file."""
     from ptdpo_cli.recipe import load_recipe
 
-    console.Verbosity.quiet, console.Verbosity.verbose = quiet, verbose
+    console.Verbosity.quiet, console.Verbosity.verbose = quiet or not console.is_first_rank(), verbose
     if recipe is None and run is not None and (run / "recipe.yaml").is_file():
         recipe = run / "recipe.yaml"
     flags = _flags({"data.name": data})
@@ -67,10 +67,21 @@ def _part(shard: str | None):
 
 
 def _workspace(loaded, run, force: bool):
+    from ptdpo_cli.models.parallel import join
     from ptdpo_cli.stages.workspace import Workspace
 
     _quiet_libraries()
-    return Workspace(loaded, run, force=force, say=console.say)
+    return Workspace(loaded, run, force=force, say=console.say, ranks=join(loaded.distributed.timeout_minutes))
+
+
+def _make(work, plan, part, make, *, force: bool):
+    """The artifact, made by this process or by several together, and whether it was there before."""
+    from ptdpo_cli.stages.merge import made_together
+
+    done = not force and plan.finished(part) is not None
+    with console.bar(plan.stage) as progress:
+        artifact = made_together(work.ranks, plan, lambda part: make(part=part, force=force, progress=progress), part)
+    return artifact, done
 
 
 def _only_one_way(iteration: int | None, **named) -> None:
@@ -160,9 +171,7 @@ def build_hints(
     work = _workspace(loaded, run, force and part is None)
     plan = plan_build_hints(loaded, run, work.problems, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished(part) is not None
-    with console.bar("build-hints") as progress:
-        hints = make_hints(plan, work.problems, force=force, part=part, progress=progress)
+    hints, done = _make(work, plan, part, partial(make_hints, plan, work.problems), force=force)
     _say_counts("{hints} hints for {problems} problems, {refused} refused as leaks", hints)
     _report(hints, done_before=done, as_json=as_json)
 
@@ -205,12 +214,9 @@ def rollout(
     iteration = iterations_done(path) if iteration is None else iteration
     plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished(part) is not None
-    with console.bar("rollout") as progress:
-        book = work.book(sampler, work.problems)
-        rollouts = make_rollouts(
-            loaded, plan, book, HfEngine(sampler), sampler, force=force, part=part, progress=progress
-        )
+    book = work.book(sampler, work.problems)
+    make = partial(make_rollouts, loaded, plan, book, HfEngine(sampler), sampler)
+    rollouts, done = _make(work, plan, part, make, force=force)
     _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
     _report(rollouts, done_before=done, as_json=as_json)
 
@@ -258,10 +264,9 @@ def score_ref(
     require_same_problems(sampled, work.problems)
     guidance = work.hints(hints)
     plan = plan_score_ref(loaded, run, sampled, guidance, reference, limit=limit)
-    done = not force and plan.finished(part) is not None
-    with console.bar("score-ref") as progress:
-        book = work.book(reference, work.problems, guidance)
-        scores = make_scores(loaded, plan, book, reference, sampled, force=force, part=part, progress=progress)
+    book = work.book(reference, work.problems, guidance)
+    make = partial(make_scores, loaded, plan, book, reference, sampled)
+    scores, done = _make(work, plan, part, make, force=force)
     _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
     _report(scores, done_before=done, as_json=as_json)
 
@@ -299,49 +304,30 @@ def train(
         named = {"iteration": iteration, "policy": policy, "rollouts": rollouts, "scores": scores}
         return _dry_run("train", loaded, run, as_json=as_json, **named)
     work = _workspace(loaded, run, force)
-    with _ranks(loaded) as ranks:
-        if iteration is not None:
-            return _train_iteration(work, iteration, ranks, as_json=as_json, force=force)
-        if rollouts is not None:
-            return _train_once(work, policy, rollouts, scores, ranks, as_json=as_json, force=force)
-        from ptdpo_cli.stages.train import run_loop
+    if iteration is not None:
+        return _train_iteration(work, iteration, as_json=as_json, force=force)
+    if rollouts is not None:
+        return _train_once(work, policy, rollouts, scores, as_json=as_json, force=force)
+    from ptdpo_cli.stages.train import run_loop
 
-        with ranks.one_after_first("making problems"):
-            console.say(f"{work.problems.manifest.counts['problems']} problems")
-        if ranks.is_first:
-            work.store_recipe()
-        with console.bar("train") as progress:
-            artifact, done = run_loop(
-                work, policy, force=force, warn=console.warn, say=console.say, progress=progress, ranks=ranks
-            )
-        if ranks.is_first:
-            _report(artifact, done_before=done, as_json=as_json)
+    console.say(f"{work.problems.manifest.counts['problems']} problems")
+    work.store_recipe()
+    with console.bar("train") as progress:
+        artifact, done = run_loop(work, policy, force=force, warn=console.warn, say=console.say, progress=progress)
+    _report(artifact, done_before=done, as_json=as_json)
 
 
-@contextmanager
-def _ranks(loaded):
-    """This process among those that torchrun started; only the first of them speaks."""
-    from ptdpo_cli.models.parallel import join, leave
-
-    ranks = join(loaded.distributed.timeout_minutes)
-    console.Verbosity.quiet = console.Verbosity.quiet or not ranks.is_first
-    yield ranks
-    leave()  # not after an error: the peers would have to agree to it
-
-
-def _train_iteration(work, iteration: int, ranks, *, as_json: bool, force: bool) -> None:
+def _train_iteration(work, iteration: int, *, as_json: bool, force: bool) -> None:
     from ptdpo_cli.stages.iterations import find_policy, find_rollouts, find_scores
 
     policy = find_policy(work, iteration)
     rollouts = find_rollouts(work, iteration)
     scores = find_scores(work, rollouts)
     path = scores.path if scores else None
-    _train_once(work, policy, rollouts.path, path, ranks, is_first=iteration == 0, as_json=as_json, force=force)
+    _train_once(work, policy, rollouts.path, path, is_first=iteration == 0, as_json=as_json, force=force)
 
 
-def _train_once(
-    work, policy, rollouts, scores, ranks, *, as_json: bool, force: bool, is_first: bool = False
-) -> None:
+def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool, is_first: bool = False) -> None:
     from ptdpo_cli.artifacts.store import Artifact
     from ptdpo_cli.stages.train import load_state, new_state, plan_update, update_once
     from ptdpo_cli.stages.workspace import require_same_problems
@@ -353,15 +339,13 @@ def _train_once(
     plan = plan_update(work.recipe, work.run, student, sampled, scored)
     artifact, metrics = (None if force else plan.finished()), {}
     done = artifact is not None
-    ranks.wait("looking for the policy")
-    if ranks.is_first:
-        work.store_recipe()
+    work.ranks.wait("looking for the policy")
+    work.store_recipe()
     if not done:
         book = work.book(student, work.problems)
-        state = (new_state if is_first else load_state)(work.recipe, student, ranks)
+        state = (new_state if is_first else load_state)(work.recipe, student, work.ranks)
         artifact, metrics = update_once(work.recipe, plan, book, state, sampled, scored, force=force)
-    if ranks.is_first:
-        _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
+    _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
 
 
 @app.command("eval")
@@ -406,10 +390,9 @@ def evaluate(
     student = work.policy(policy)
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    done = not force and plan.finished(part) is not None
-    with console.bar("eval") as progress:
-        book = work.book(student, problems)
-        evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, part=part, progress=progress)
+    book = work.book(student, problems)
+    make = partial(make_eval, loaded, plan, book, HfEngine(student), student)
+    evals, done = _make(work, plan, part, make, force=force)
     summary = evals.manifest.extra.get("summary")
     if summary is None:
         _say_counts("{answers} answers to {problems} problems", evals)
@@ -576,6 +559,7 @@ def main() -> None:
     signals.install()
     try:
         code = app(arguments, prog_name="ptdpo", standalone_mode=False)
+        _leave_ranks()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Terminated as signal:
@@ -590,6 +574,14 @@ def main() -> None:
     if code == 130:  # Ctrl-C, whichever way this version of typer reports it
         console.messages.print("interrupted; run the same command again to go on from what is finished")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_ranks() -> None:
+    """Only when all went well: after an error the peers would not answer."""
+    if "torch.distributed" in sys.modules:
+        from ptdpo_cli.models.parallel import leave
+
+        leave()
 
 
 def _as_ptdpo_error(error: Exception) -> PtdpoError:

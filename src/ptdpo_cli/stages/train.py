@@ -42,6 +42,7 @@ from ptdpo_cli.models.parallel import ALONE, Ranks, collect, share, strategy_of,
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.merge import made_together
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
@@ -471,14 +472,7 @@ def newest_checkpoint(loop: Loop) -> Artifact | None:
 
 
 def run_loop(
-    work: Workspace,
-    start: str | None,
-    *,
-    force: bool,
-    warn,
-    say,
-    progress: Progress = no_progress,
-    ranks: Ranks = ALONE,
+    work: Workspace, start: str | None, *, force: bool, warn, say, progress: Progress = no_progress
 ) -> tuple[Artifact, bool]:
     """The final policy of a recipe's loop, and whether it was there already; goes on from the newest checkpoint.
 
@@ -486,7 +480,7 @@ def run_loop(
     """
     from ptdpo_cli.engines.hf import HfEngine
 
-    recipe = work.recipe
+    recipe, ranks = work.recipe, work.ranks
     require_trackers(recipe.train)
     strategy_of(recipe.distributed.strategy, ranks)
     with ranks.one_after_first("making problems and hints"):
@@ -585,20 +579,17 @@ def _iterate(
     started = time.perf_counter()
     hashes = {**policy.hashes, "weights": weights_hash(policy.model)}
     policy.model.eval()
-    with ranks.one_after_first("sampling"):
-        rollouts = make_rollouts(
-            recipe,
-            plan_rollout(recipe, loop.run, loop.problems, hashes, iteration=state.iteration),
-            loop.book,
-            engine,
-            policy,
-        )
+    sampling = plan_rollout(recipe, loop.run, loop.problems, hashes, iteration=state.iteration)
+    rollouts = made_together(
+        ranks, sampling, lambda part: make_rollouts(recipe, sampling, loop.book, engine, policy, part=part)
+    )
     sampled = time.perf_counter()
     scores = None
     if loop.reference is not None:
-        with ranks.one_after_first("scoring"):
-            plan = plan_score_ref(recipe, loop.run, rollouts, loop.hints, loop.reference)
-            scores = make_scores(recipe, plan, loop.book, loop.reference, rollouts)
+        scoring = plan_score_ref(recipe, loop.run, rollouts, loop.hints, loop.reference)
+        scores = made_together(
+            ranks, scoring, lambda part: make_scores(recipe, scoring, loop.book, loop.reference, rollouts, part=part)
+        )
     scored = time.perf_counter()
     state.trained.train()
     artifacts = [str(a.path.relative_to(loop.run)) for a in (rollouts, scores) if a is not None]

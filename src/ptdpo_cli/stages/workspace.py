@@ -16,6 +16,7 @@ from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
 from ptdpo_cli.models.load import Policy, load_policy
+from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
@@ -30,12 +31,19 @@ class Workspace:
     """
 
     def __init__(
-        self, recipe: Recipe, run: Path, *, force: bool = False, say: Callable[[str], None] = lambda text: None
+        self,
+        recipe: Recipe,
+        run: Path,
+        *,
+        force: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+        ranks: Ranks = ALONE,
     ):
         self.recipe = recipe
         self.run = run
         self.force = force
         self.say = say
+        self.ranks = ranks
 
     @cached_property
     def problems(self) -> Artifact:
@@ -108,6 +116,8 @@ class Workspace:
 
     def store_recipe(self) -> None:
         """RUN/recipe.yaml, complete: later commands on this run need no --recipe."""
+        if not self.ranks.is_first:
+            return
         self.run.mkdir(parents=True, exist_ok=True)
         # Tasks of an array do this at the same time.
         temporary = self.run / f"recipe.yaml.{platform.node()}.{os.getpid()}.tmp"
