@@ -1,4 +1,5 @@
-# Everything happens in .venv, which the first target that needs it makes (test-vllm: .venv-vllm). `make PYTHON=python3.12 venv` takes another Python.
+# Everything happens in .venv (test-vllm: .venv-vllm), which the first target that needs it makes.
+# `make PYTHON=python3.12 venv` takes another Python.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check

@@ -1,3 +1,4 @@
 from ptdpo_cli.cli import main
 
-main()
+if __name__ == "__main__":  # processes that are spawned, such as vLLM's workers, import this file again
+    main()

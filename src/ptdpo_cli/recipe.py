@@ -210,6 +210,15 @@ class Vllm(Section):
     """Mean difference to the trainer's log-probs allowed after loading weights; null: 1e-4, in bfloat16 0.05 nats."""
 
 
+class Distributed(Section):
+    """Training in several processes that `torchrun` starts; no part of any artifact's key."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp2"] = "auto"
+    """ddp: a whole copy in every process; fsdp2: weights, gradients and optimizer in parts; auto: ddp among several."""
+    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """How long a process waits for its peers before the run fails, naming who is missing."""
+
+
 class Eval(Section):
     """Question-only evaluation: one greedy answer and n samples per problem."""
 
@@ -249,6 +258,7 @@ class Recipe(Section):
     reward: Reward = Reward()
     teacher: Teacher = Teacher()
     train: Train = Train()
+    distributed: Distributed = Distributed()
     eval: Eval = Eval()
     vllm: Vllm = Vllm()
     sft: dict | None = None

@@ -9,6 +9,8 @@ import copy
 import dataclasses
 import importlib.util
 import multiprocessing
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -342,6 +344,23 @@ def test_a_loop_whose_weights_do_not_arrive_ends(tmp_path, monkeypatch):
     message = refused(1, "train", *COMMAND, "--run", tmp_path / "run", says=("did not arrive",))
     assert "vllm.probe_tolerance" in message
     assert len(read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == 1
+
+
+def test_two_ranks_with_an_engine_each_train_what_one_does(tmp_path):
+    """torchrun: every rank samples its part with an engine of its own, beside the trainer's process group."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, "-m", "ptdpo_cli", "--", "train", *COMMAND, "--run", tmp_path / "two"]
+    subprocess.run(list(map(str, command)), check=True, timeout=240, stdout=subprocess.DEVNULL)
+    one = done("train", *COMMAND, "--run", tmp_path / "one").path
+    a, b = (Workspace(load_recipe(None), tmp_path).policy(path).model.state_dict() for path in (one, two(tmp_path)))
+    assert largest_change(a, b) < 1e-6
+    metrics = [read_metrics(tmp_path / run / "logs" / "metrics.jsonl")[-1] for run in ("one", "two")]
+    assert metrics[0]["mismatch/mean"] == pytest.approx(metrics[1]["mismatch/mean"], abs=1e-6)
+
+
+def two(folder):
+    (path,) = (file.parent for file in (folder / "two" / "policy").glob("*/trainer.json"))
+    return path
 
 
 def test_bfloat16_turns_the_correction_on(tmp_path):

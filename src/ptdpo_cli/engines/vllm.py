@@ -42,6 +42,7 @@ _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: it reads the policy's tensors directly
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # its logits processors have another interface
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # this process has threads and perhaps CUDA: a fork of it could hang
 }
 _NO_MEMORY = ("out of memory", "memory utilization", "cache blocks", "KV cache")
 _LOWER = (
@@ -57,10 +58,18 @@ class VllmEngine:
         if recipe.vllm.data_parallel > 1:
             raise UsageError(
                 "vllm.data_parallel above 1 needs one process per copy of the engine",
-                hint="use vllm.tensor_parallel, or sample shards in separate jobs",
+                hint="start the stage with `torchrun --standalone --nproc_per_node N -m ptdpo_cli …`",
             )
         self.policy = policy
         self.settings = recipe.vllm
+        self._n_peers = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
+        if self._n_peers > 1 and self.settings.tensor_parallel > 1:
+            raise UsageError(
+                "vllm.tensor_parallel above 1 among several processes: each would want the others' cards",
+                hint="`--set vllm.tensor_parallel=1`, or a single process",
+            )
+        # In processes of its own: several workers, or one beside a process group of the trainer's.
+        self._is_apart = self.settings.tensor_parallel > 1 or self._n_peers > 1
         self.trust_remote_code = recipe.model.trust_remote_code
         self.max_logprobs = recipe.teacher.top_k + 1
         longest = max(recipe.rollout.max_new_tokens, recipe.eval.max_new_tokens)
@@ -108,30 +117,32 @@ class VllmEngine:
 
         settings = self.settings
         cache_gib = settings.kv_cache_gib or (None if torch.cuda.is_available() else 1.0)
-        return LLM(
-            model=self._model_folder(),
-            dtype=_dtype(self.policy),
-            trust_remote_code=self.trust_remote_code,
-            generation_config="vllm",
-            seed=0,
-            max_model_len=self.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            max_num_batched_tokens=max(settings.max_num_batched_tokens, self.max_model_len),
-            limit_mm_per_prompt={"image": settings.max_images, "video": 0},
-            tensor_parallel_size=settings.tensor_parallel,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            kv_cache_memory_bytes=None if cache_gib is None else int(cache_gib * 2**30),
-            enforce_eager=settings.enforce_eager,
-            # A prompt read from the cache is rounded otherwise than one read whole: off, order changes nothing.
-            enable_prefix_caching=settings.prefix_caching,
-            enable_sleep_mode=self._sleeps,
-            max_logprobs=self.max_logprobs,
-            logprobs_mode="processed_logits",
-            logits_processors=["ptdpo_cli.engines.vllm_worker:DrawToken"],
-            worker_extension_cls="ptdpo_cli.engines.vllm_worker.FolderWeights",
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-        )
+        with _own_card(self._n_peers):
+            return LLM(
+                model=self._model_folder(),
+                dtype=_dtype(self.policy),
+                trust_remote_code=self.trust_remote_code,
+                generation_config="vllm",
+                seed=0,
+                max_model_len=self.max_model_len,
+                max_num_seqs=settings.max_num_seqs,
+                max_num_batched_tokens=max(settings.max_num_batched_tokens, self.max_model_len),
+                limit_mm_per_prompt={"image": settings.max_images, "video": 0},
+                tensor_parallel_size=settings.tensor_parallel,
+                distributed_executor_backend="mp" if self._is_apart else None,
+                gpu_memory_utilization=settings.gpu_memory_utilization,
+                kv_cache_memory_bytes=None if cache_gib is None else int(cache_gib * 2**30),
+                enforce_eager=settings.enforce_eager,
+                # A prompt read from the cache is rounded otherwise than one read whole: off, order changes nothing.
+                enable_prefix_caching=settings.prefix_caching,
+                enable_sleep_mode=self._sleeps,
+                max_logprobs=self.max_logprobs,
+                logprobs_mode="processed_logits",
+                logits_processors=["ptdpo_cli.engines.vllm_worker:DrawToken"],
+                worker_extension_cls="ptdpo_cli.engines.vllm_worker.FolderWeights",
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+            )
 
     def _model_folder(self) -> str:
         """The policy's folder or hub id; vLLM reads every .safetensors there is, so the trainer's is left out."""
@@ -151,7 +162,7 @@ class VllmEngine:
             self._is_asleep = False
         # With a tied head under both its names: reloading, vLLM keeps the old one where it is not named.
         weights = self.policy.model.state_dict()
-        if self.settings.tensor_parallel == 1:
+        if not self._is_apart:
             llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
         else:  # the workers are other processes
             shared_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -305,6 +316,22 @@ def _dtype(policy: Policy) -> str:
 
 def _limit(policy: Policy) -> int:
     return policy.model.config.get_text_config().max_position_embeddings
+
+
+@contextlib.contextmanager
+def _own_card(n_peers: int) -> Iterator[None]:
+    """Among several processes, each with a card, the worker that is started here sees this one's alone."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if n_peers > 1 and torch.cuda.is_available():
+        cards = before.split(",") if before else [str(n) for n in range(torch.cuda.device_count())]
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards[torch.cuda.current_device()]
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        else:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 
 
 @contextlib.contextmanager

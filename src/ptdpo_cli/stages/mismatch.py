@@ -7,13 +7,14 @@ weighs each token by the truncated ratio of the two (`objectives.truncated_impor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.logprobs import response_logprobs
+from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.update import Row
 
@@ -22,36 +23,45 @@ _AGREE = 1e-4
 
 
 def correct_mismatch(
-    recipe: Recipe, policy: Policy, rows: Sequence[Row], *, engine: str, temperature: float
+    recipe: Recipe,
+    policy: Policy,
+    rows: Sequence[Row],
+    mine: Collection[str],
+    *,
+    engine: str,
+    temperature: float,
+    ranks: Ranks = ALONE,
 ) -> tuple[list[Row], dict[str, float]]:
     """The rows of an iteration with the trainer's log-probs where they are to be used, and the mismatch's metrics.
 
-    To be called before the iteration's first update: the policy must still be the one that sampled.
+    To be called before the iteration's first update: the policy must still be the one that sampled. Each rank scores
+    the rows of its own problems (`mine`); what is measured and decided is over all ranks.
     """
     mode = recipe.train.mismatch_correction
     if mode is False or (mode == "auto" and engine == "hf"):
         return list(rows), {}
+    own = [row for row in rows if row.rollout.problem_id in mine]
     was_training = policy.model.training
     policy.model.eval()
     trainer = response_logprobs(
         policy,
-        [row.prompt for row in rows],
-        [row.rollout.token_ids_T for row in rows],
+        [row.prompt for row in own],
+        [row.rollout.token_ids_T for row in own],
         temperature=temperature,
         tokens_per_batch=recipe.train.tokens_per_micro_batch,
         logits_per_chunk=recipe.train.logits_per_chunk,
     )
     policy.model.train(was_training)
-    metrics = mismatch_metrics(
-        np.concatenate(trainer),
-        np.concatenate([row.rollout.sampler_logprobs_T for row in rows]),
-        cap=recipe.train.mismatch_cap,
-    )
+    pairs = [(scored, row.rollout.sampler_logprobs_T) for row, scored in zip(own, trainer, strict=True)]
+    of_all = [pair for part in ranks.gather(pairs, doing="measuring the mismatch") for pair in part]
+    trainer_N, sampler_N = (np.concatenate(column) for column in zip(*of_all, strict=True))
+    metrics = mismatch_metrics(trainer_N, sampler_N, cap=recipe.train.mismatch_cap)
     is_corrected = mode is True or metrics["mismatch/mean"] > _AGREE
     metrics["mismatch/corrected"] = float(is_corrected)
     if not is_corrected:
         return list(rows), metrics
-    return [replace(row, trainer_logprobs_T=own) for row, own in zip(rows, trainer, strict=True)], metrics
+    scored = {row.rollout.rollout_id: logprobs_T for row, logprobs_T in zip(own, trainer, strict=True)}
+    return [replace(row, trainer_logprobs_T=scored.get(row.rollout.rollout_id)) for row in rows], metrics
 
 
 def mismatch_metrics(trainer_N: np.ndarray, sampler_N: np.ndarray, *, cap: float) -> dict[str, float]:

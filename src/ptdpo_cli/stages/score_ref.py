@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import SCORES
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of
@@ -29,7 +30,7 @@ from ptdpo_cli.objectives import coarse_logprobs, distill_mask
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_rollouts
+from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_shard
 
 # A teacher whose best token is nowhere likelier than this above 1/V has lost its weights or its input.
 _UNIFORM_NATS = 0.01
@@ -99,41 +100,45 @@ def make_scores(
     rollouts: Artifact,
     *,
     force: bool = False,
+    part: Part | None = None,
     progress: Progress = no_progress,
 ) -> Artifact:
     """Score the rollouts shard by shard; gated ones by the teacher, all of them by the reference where it is asked for.
 
     Errors: PtdpoError when the teacher is uniform or its logits hold NaN or inf.
     """
-    if not force and (done := plan.finished()):
+    if not force and (done := plan.finished(part)):
         return done
-    with plan.writer(force=force) as writer:
-        for shard, group in enumerate(_first_problems(read_rollouts(rollouts), plan.section["limit"])):
+    chosen = _first_problems(rollouts, plan.section["limit"])
+    with plan.writer(force=force, part=part) as writer:
+        for shard in range(rollouts.shards()):
             progress(shard, rollouts.shards(), "scoring")
-            if not writer.has_shard(shard):
-                gated = gate(recipe, book, group) if recipe.needs_teacher else [False] * len(group)
-                rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
-                writer.write_shard(
-                    shard,
-                    tables={"scores": pa.Table.from_pylist(rows, schema=SCORES)},
-                    tensors={"scores": tensors},
-                    counts={
-                        "rollouts": len(rows),
-                        "gated": sum(gated),
-                        "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
-                    },
-                )
+            if not writer.needs_shard(shard):
+                continue
+            group = [r for r in read_shard(rollouts, shard) if chosen is None or r.problem_id in chosen]
+            if not group:       # beyond the limit
+                continue
+            gated = gate(recipe, book, group) if recipe.needs_teacher else [False] * len(group)
+            rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
+            writer.write_shard(
+                shard,
+                tables={"scores": pa.Table.from_pylist(rows, schema=SCORES)},
+                tensors={"scores": tensors},
+                counts={
+                    "rollouts": len(rows),
+                    "gated": sum(gated),
+                    "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
+                },
+            )
         progress(rollouts.shards(), rollouts.shards(), "scoring")
         return writer.finish()
 
 
-def _first_problems(groups: Iterator[list[Rollout]], limit: int | None) -> Iterator[list[Rollout]]:
-    seen: dict[str, None] = {}
-    for group in groups:
-        seen |= dict.fromkeys(r.problem_id for r in group)
-        chosen = set(list(seen)[:limit])
-        if part := [r for r in group if r.problem_id in chosen]:
-            yield part
+def _first_problems(rollouts: Artifact, limit: int | None) -> set[str] | None:
+    """The first `limit` problems of these rollouts; None without a limit."""
+    if limit is None:
+        return None
+    return set(list(dict.fromkeys(rollouts.table("rollouts")["problem_id"].to_pylist()))[:limit])
 
 
 def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool]:
