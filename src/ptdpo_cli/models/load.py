@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TINY_BASE = Path(__file__).resolve().parents[1] / "checkpoints" / "tiny-base"
 _MEDIA_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,23 @@ def load_policy(
 ) -> Policy:
     """Model, processor and hashes from a folder in Hugging Face layout, a hub id, or `tiny-base`.
 
-    Errors: UsageError when there is no such model; ArtifactError when its files cannot be read.
+    Errors: UsageError when there is no such model, or none that this package can work with (`models/support.py`);
+    ArtifactError when its files cannot be read.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     from ptdpo_cli.models.processor import load_processor
+    from ptdpo_cli.models.support import no_processor, require_attention, require_processor, require_supported
 
     folder = resolve(path)
+    require_attention(attention)
+    if Path(folder).is_dir() and not any((Path(folder) / file).is_file() for file in _PROCESSOR_FILES):
+        raise no_processor(str(path), f"none of {', '.join(_PROCESSOR_FILES)}")
     try:
         processor = load_processor(folder)
+        require_processor(processor, str(path))
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -72,7 +79,10 @@ def load_policy(
             f"the weights of {path} are damaged: {error}", hint=f"check with `ptdpo verify {path}`"
         ) from error
     model = model.to(pick_device(device)).eval()
-    return Policy(model, processor, str(path), {"weights": weights_hash(model), **processor_hashes(processor)})
+    hashes = {"weights": weights_hash(model), **processor_hashes(processor)}
+    policy = Policy(model, processor, str(path), hashes)
+    require_supported(policy)
+    return policy
 
 
 def resolve(path: str | Path) -> str:
@@ -100,7 +110,9 @@ def pick_device(device: str) -> str:
 
 def media_token_ids(processor) -> list[int]:
     vocabulary = processor.tokenizer.get_vocab()
-    return sorted(vocabulary[token] for token in _MEDIA_TOKENS if token in vocabulary)
+    named = {vocabulary[token] for token in _MEDIA_TOKENS if token in vocabulary}
+    own = {getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")} - {None}
+    return sorted(named | own)
 
 
 def weights_hash(model) -> str:
