@@ -70,6 +70,21 @@ def require_supported(policy: Policy) -> None:
         _probe(policy)
 
 
+def vision_name(model) -> str:
+    """What the model calls its vision tower.
+
+    Errors: UsageError when it has none under a name that we know.
+    """
+    for name in ("visual", "vision_tower", "vision_model"):
+        if hasattr(model.model, name):
+            return name
+    raise UsageError(
+        f"models of type {model.config.model_type} have no vision tower that can be told apart",
+        expected="visual, vision_tower or vision_model in the model's body",
+        hint="leave it in training: `--set train.freeze_vision=false --set lora.vision=false`",
+    )
+
+
 def _required(function) -> set[str]:
     parameters = inspect.signature(function).parameters.values()
     return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}

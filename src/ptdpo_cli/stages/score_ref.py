@@ -28,11 +28,13 @@ from ptdpo_cli.models.logprobs import for_each_chunk, in_token_batches, require_
 from ptdpo_cli.objectives import coarse_logprobs, distill_mask
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_rollouts
 
 # A teacher whose best token is nowhere likelier than this above 1/V has lost its weights or its input.
 _UNIFORM_NATS = 0.01
+_MEMORY_KEYS = "train.tokens_per_micro_batch or train.logits_per_chunk"
 
 
 @dataclass(frozen=True)
@@ -223,14 +225,16 @@ def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tu
         )
         sampler_top_NK = torch.from_numpy(np.concatenate([rollouts[i].sampler_top_ids_TK for i in indices])).long()
         parts: list = []
-        for_each_chunk(
-            policy.model,
-            batch,
-            lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
-            media_ids=policy.media_ids,
-            temperature=temperature,
-            logits_per_chunk=recipe.train.logits_per_chunk,
-        )
+        longest = max(len(prompts[i]) for i in indices) + max(lengths[i] for i in indices)
+        with memory_for("score-ref", rows=len(indices), tokens=longest, keys=_MEMORY_KEYS):
+            for_each_chunk(
+                policy.model,
+                batch,
+                lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
+                media_ids=policy.media_ids,
+                temperature=temperature,
+                logits_per_chunk=recipe.train.logits_per_chunk,
+            )
         columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
         ends = np.cumsum([lengths[i] for i in indices])[:-1]
         for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):

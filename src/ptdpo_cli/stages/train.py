@@ -2,8 +2,8 @@
 
 Both roads use the same stage functions and go through the same files, so on CPU in float32 they end in equal bits.
 
-A policy artifact is a folder in Hugging Face layout plus `trainer.safetensors` (AdamW's moments) and `trainer.json`
-(iterations and updates done). Learning rate, problem order and every random draw are functions of these counters and
+A policy artifact is a folder in Hugging Face layout (with LoRA: in peft's) plus `trainer.safetensors` (AdamW's moments,
+master weights) and `trainer.json` (iterations and updates done). Learning rate, problem order and every random draw are functions of these counters and
 the seed: there is no other state, and a resumed run goes on exactly.
 """
 
@@ -27,9 +27,11 @@ import torch
 from ptdpo_cli import signals
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.engines import Engine
+from ptdpo_cli.engines import Engine, draw_seed
 from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
-from ptdpo_cli.models.load import Policy, require_same_interface, weights_hash
+from ptdpo_cli.models.load import Policy, require_same_interface
+from ptdpo_cli.models.lora import adapter_off, policy_hash
+from ptdpo_cli.models.support import vision_name
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
@@ -47,28 +49,91 @@ _SILENCED_SHARE = 0.2
 
 @dataclass
 class TrainState:
-    """The policy in training; `iteration` and `updates` count what is done."""
+    """The policy in training; `iteration` and `updates` count what is done.
+
+    `masters` is what the optimizer moves, by name: the model's own parameters, or float32 copies of narrower ones.
+    """
 
     policy: Policy
     optimizer: torch.optim.AdamW
+    masters: dict[str, torch.nn.Parameter]
+    base_path: str  # with LoRA: what the adapter's folder will name as its base
     iteration: int = 0
     updates: int = 0
 
 
 def new_state(recipe: Recipe, policy: Policy) -> TrainState:
     """A policy with a fresh optimizer."""
-    train, model = recipe.train, policy.model
+    train, policy = recipe.train, with_adapter(recipe, policy)
+    model = policy.model
     model.train()
     if train.freeze_vision:
-        model.model.visual.requires_grad_(False)
+        getattr(model.model, vision_name(model)).requires_grad_(False)
+    if train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    masters = _masters(trainable(model), train)
     optimizer = torch.optim.AdamW(
-        trainable(model).values(),
+        masters.values(),
         lr=train.learning_rate,
         betas=train.adam_betas,
         eps=train.adam_eps,
         weight_decay=train.weight_decay,
     )
-    return TrainState(policy, optimizer)
+    return TrainState(policy, optimizer, masters, recipe.model.path)
+
+
+def with_adapter(recipe: Recipe, policy: Policy) -> Policy:
+    """The policy as the recipe's `lora` section wants it: as it is, or with an adapter, new or its own.
+
+    Errors: UsageError for an adapter of another shape, or a new one on another model than the reference.
+    """
+    lora = recipe.lora
+    if lora.vision and recipe.train.freeze_vision:
+        raise UsageError("lora.vision and train.freeze_vision exclude each other", hint="`--set lora.vision=false`")
+    if not lora.rank and policy.adapter is None:
+        return policy
+    from ptdpo_cli.models.lora import AdapterSettings, add_adapter, require_shape
+
+    modules = None if lora.modules is None else tuple(lora.modules)
+    settings = AdapterSettings(lora.rank, lora.alpha, modules, lora.vision)
+    if policy.adapter is not None:
+        require_shape(policy, settings)
+        return policy
+    if policy.path != recipe.model.path:
+        raise UsageError(
+            "a new adapter is trained on the recipe's model, which is its teacher and reference too",
+            expected=f"model.path {recipe.model.path}",
+            found=policy.path,
+            hint=f"`--set model.path={policy.path}`, or give an adapter with `--policy`",
+        )
+    return add_adapter(policy, settings, seed=draw_seed(recipe.seed, "lora"))
+
+
+def _masters(parameters: dict[str, torch.nn.Parameter], train: Train) -> dict[str, torch.nn.Parameter]:
+    """Float32 copies of the parameters that are narrower, if the recipe wants them; else the parameters themselves."""
+    masters = {}
+    for name, parameter in parameters.items():
+        is_narrow = train.master_weights and torch.finfo(parameter.dtype).bits < 32
+        if is_narrow:
+            parameter.grad_dtype = torch.float32  # micro-batches are summed in it
+        masters[name] = torch.nn.Parameter(parameter.detach().float()) if is_narrow else parameter
+    return masters
+
+
+def _to_masters(state: TrainState) -> None:
+    """Hand the gradients of narrow parameters over to their float32 copies."""
+    for name, parameter in trainable(state.policy.model).items():
+        master = state.masters[name]
+        if master is not parameter:
+            master.grad, parameter.grad = parameter.grad, None
+
+
+@torch.no_grad()
+def _from_masters(state: TrainState) -> None:
+    """Round the float32 copies back into the model."""
+    for name, parameter in trainable(state.policy.model).items():
+        if state.masters[name] is not parameter:
+            parameter.copy_(state.masters[name])
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -113,11 +178,13 @@ def _step(recipe: Recipe, state: TrainState, rows: list[Row], temperature: float
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     metrics = accumulate_gradients(state.policy, rows, recipe.train, temperature=temperature)
-    norm = float(torch.nn.utils.clip_grad_norm_(trainable(state.policy.model).values(), recipe.train.max_grad_norm))
+    _to_masters(state)
+    norm = float(torch.nn.utils.clip_grad_norm_(state.masters.values(), recipe.train.max_grad_norm))
     if not math.isfinite(norm):
         raise PtdpoError("the gradient is not finite", found=norm, hint="lower train.learning_rate")
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
+    _from_masters(state)
     state.updates += 1
     return metrics | {"grad_norm/total": norm, "learning_rate": rate}
 
@@ -187,6 +254,7 @@ def train_section(recipe: Recipe) -> dict:
     dropped = _NOT_IN_KEY if recipe.train.schedule == "constant" else _NOT_IN_KEY - {"iterations"}
     return {
         "train": {k: v for k, v in recipe.train.model_dump(mode="json").items() if k not in dropped},
+        "lora": recipe.lora.model_dump() if recipe.lora.rank else None,
         "rollout": recipe.rollout.model_dump(),
         "prompt": recipe.prompt.model_dump(),
         "reward": recipe.reward.model_dump(),
@@ -294,21 +362,35 @@ def save_policy(plan: Plan, state: TrainState, *, force: bool = False) -> Artifa
 
 
 def _write_policy(writer, state: TrainState) -> Artifact:
-    model, optimizer = state.policy.model, state.optimizer
-    model.save_pretrained(writer.path)
-    state.policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
-    state.policy.processor.save_pretrained(writer.path)
-    moments = {
-        f"{name}.{part}": value.contiguous()
-        for name, parameter in trainable(model).items()
-        for part, value in optimizer.state[parameter].items()
-    }
-    safetensors.torch.save_file(moments, writer.path / "trainer.safetensors")
+    policy = state.policy
+    if policy.adapter is None:
+        policy.model.save_pretrained(writer.path)
+    else:
+        from ptdpo_cli.models.lora import save_adapter
+
+        save_adapter(policy, writer.path, base_path=state.base_path)
+    policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
+    policy.processor.save_pretrained(writer.path)
+    safetensors.torch.save_file(_trainer_tensors(state), writer.path / "trainer.safetensors")
     counters = {"iteration": state.iteration, "updates": state.updates}
     (writer.path / "trainer.json").write_text(json.dumps(counters) + "\n")
     for file in sorted(p for p in writer.path.rglob("*") if p.is_file()):
         writer.add_file(file.relative_to(writer.path))
-    return writer.finish(counts=counters, extra={"weights": weights_hash(model)})
+    base = {} if policy.adapter is None else {"base_weights": policy.base_weights}
+    return writer.finish(counts=counters, extra={"weights": policy_hash(policy)} | base)
+
+
+def _trainer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    """The optimizer's moments by parameter, and the master weights where they are not the model's own."""
+    tensors = {
+        f"{name}.{part}": value.contiguous()
+        for name, master in state.masters.items()
+        for part, value in state.optimizer.state[master].items()
+    }
+    for name, parameter in trainable(state.policy.model).items():
+        if state.masters[name] is not parameter:
+            tensors[f"{name}.master"] = state.masters[name].detach()
+    return tensors
 
 
 def load_state(recipe: Recipe, policy: Policy) -> TrainState:
@@ -318,12 +400,14 @@ def load_state(recipe: Recipe, policy: Policy) -> TrainState:
     if not (folder / "trainer.json").is_file():
         return state
     counters = json.loads((folder / "trainer.json").read_text())
-    moments = safetensors.torch.load_file(folder / "trainer.safetensors")
-    if moments:
-        packed = {
-            index: {part: moments[f"{name}.{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
-            for index, name in enumerate(trainable(policy.model))
-        }
+    tensors = safetensors.torch.load_file(folder / "trainer.safetensors")
+    with torch.no_grad():
+        for name, parameter in trainable(state.policy.model).items():
+            if state.masters[name] is not parameter and f"{name}.master" in tensors:
+                state.masters[name].copy_(tensors[f"{name}.master"])
+    if counters["updates"]:
+        parts = ("step", "exp_avg", "exp_avg_sq")
+        packed = {i: {part: tensors[f"{name}.{part}"] for part in parts} for i, name in enumerate(state.masters)}
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": packed, "param_groups": groups})
     state.iteration, state.updates = counters["iteration"], counters["updates"]
@@ -470,7 +554,7 @@ def _iterate(loop: Loop, state: TrainState, engine: Engine, record) -> tuple[dic
     """rollout → score-ref → update, through the same files as the separate commands; `record` keeps the metrics."""
     recipe, policy = loop.recipe, state.policy
     started = time.perf_counter()
-    hashes = {**policy.hashes, "weights": weights_hash(policy.model)}
+    hashes = {**policy.hashes, "weights": policy_hash(policy)}
     policy.model.eval()
     rollouts = make_rollouts(
         recipe,
@@ -483,7 +567,8 @@ def _iterate(loop: Loop, state: TrainState, engine: Engine, record) -> tuple[dic
     scores = None
     if loop.reference is not None:
         plan = plan_score_ref(recipe, loop.run, rollouts, loop.hints, loop.reference)
-        scores = make_scores(recipe, plan, loop.book, loop.reference, rollouts)
+        with adapter_off(policy):  # with LoRA the reference is the policy's own model
+            scores = make_scores(recipe, plan, loop.book, loop.reference, rollouts)
     scored = time.perf_counter()
     policy.model.train()
     artifacts = [str(a.path.relative_to(loop.run)) for a in (rollouts, scores) if a is not None]

@@ -28,12 +28,17 @@ from ptdpo_cli.models.logprobs import (
 )
 from ptdpo_cli.objectives import clipped_surrogate, coarse_logprobs, jensen_shannon, k3
 from ptdpo_cli.recipe import Train
+from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.rollout import Rollout
 from ptdpo_cli.stages.score_ref import Score
 
 # A divergence this large with a gradient this small relative to it is not learning, it is a fault.
 _POSITIVE_DIVERGENCE = 1e-6
 _ZERO_GRADIENT = 1e-9
+_MEMORY_KEYS = (
+    "train.tokens_per_micro_batch or train.logits_per_chunk, or set train.gradient_checkpointing=true "
+    "or lora.rank"
+)
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,12 @@ def accumulate_gradients(policy: Policy, rows: Sequence[Row], train: Train, *, t
     whole = Denominators.of(rows)
     totals: dict[str, float] = {}
     tokenwise: dict[str, list[np.ndarray]] = {}
-    for indices in in_token_batches(
-        [row.prompt for row in rows], [row.n_tokens for row in rows], train.tokens_per_micro_batch
-    ):
-        sums, values = _micro_batch(policy, [rows[i] for i in indices], whole, train, temperature)
+    prompts, lengths = [row.prompt for row in rows], [row.n_tokens for row in rows]
+    is_shared = not train.gradient_checkpointing
+    for indices in in_token_batches(prompts, lengths, train.tokens_per_micro_batch, shared=is_shared):
+        longest = max(len(prompts[i]) for i in indices) + max(lengths[i] for i in indices)
+        with memory_for("the update", rows=len(indices), tokens=longest, keys=_MEMORY_KEYS):
+            sums, values = _micro_batch(policy, [rows[i] for i in indices], whole, train, temperature)
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + value
         for name, value in values.items():
