@@ -351,6 +351,34 @@ def sft(
     _report(artifact, done_before=done, as_json=as_json)
 
 
+@app.command("merge-adapter")
+def merge_adapter(
+    adapter: Annotated[Path, typer.Argument(help="A policy trained with LoRA, or RUN/policy with one in it.")],
+    base: Annotated[str | None, typer.Option("--base", help="Where its base lies now; default: where it was.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Where to write; default: RUN/merged of the adapter.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the base's.")] = None,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+):
+    """Merge an adapter into its base: a full model folder that any tool opens.
+
+    Example: `ptdpo merge-adapter runs/lora/policy --dtype bfloat16`
+    """
+    console.Verbosity.quiet = quiet
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UsageError(f"unknown dtype {dtype}", expected="float32 or bfloat16", hint="leave --dtype out")
+    from ptdpo_cli.stages.merge_adapter import make_merged, open_adapter, plan_merge
+
+    _quiet_libraries()
+    policy = open_adapter(adapter, base)
+    kinds = (folder for folder in Path(policy.path).absolute().parents if folder.name == "policy")
+    run = run or next(kinds, Path(policy.path).absolute()).parent / "merged"
+    plan = plan_merge(policy, run, dtype)
+    done = not force and plan.finished() is not None
+    _report(make_merged(plan, policy, force=force), done_before=done, as_json=as_json)
+
+
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="An evaluation.")],
