@@ -94,6 +94,11 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     )
 
 
+def _say_skipped(counts: dict, what: str) -> None:
+    if counts.get("skipped"):
+        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
+
+
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
     from ptdpo_cli.stages.preflight import preflight, render_preflight
 
@@ -180,6 +185,7 @@ def rollout(
         rollouts = make_rollouts(loaded, plan, book, HfEngine(sampler), sampler, force=force, progress=progress)
     counts = rollouts.manifest.counts
     console.say(f"{counts['rollouts']} rollouts of {counts['problems']} problems, {counts['correct']} correct")
+    _say_skipped(counts, "problems")
     _report(rollouts, done_before=done, as_json=as_json)
 
 
@@ -220,6 +226,7 @@ def score_ref(
         scores = make_scores(loaded, plan, book, work.reference, sampled, force=force, progress=progress)
     counts = scores.manifest.counts
     console.say(f"{counts['gated']} of {counts['rollouts']} rollouts gated, {counts['gated_tokens']} tokens")
+    _say_skipped(counts, "rollouts")
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -317,11 +324,12 @@ def evaluate(
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
     done = not force and plan.finished() is not None
     with console.bar("eval") as progress:
-        book = work.book(student, problems)
+        book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens)
         evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, progress=progress)
     summary = evals.manifest.extra["summary"]
     if not quiet:
         render_summary(summary, console.messages)
+    _say_skipped(evals.manifest.counts, "problems")
     _report(evals, done_before=done, as_json=as_json, summary=summary)
 
 

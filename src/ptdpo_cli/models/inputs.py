@@ -18,6 +18,8 @@ from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.prompt import user_message
 
+_LISTED = 10  # problems named in a message
+
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
@@ -50,13 +52,34 @@ class Context:
     hint: str | None = None
 
 
-def build_prompts(
-    policy: Policy, contexts: Sequence[Context], *, instruction: str, max_tokens: int, max_pixels: int
-) -> list[Prompt]:
-    """Prompts of several contexts, in order.
+class PromptsTooLong(UsageError):
+    """Prompts over the limit; `tokens` says how long each is, by problem."""
 
-    Errors: UsageError for a prompt over `max_tokens` and for a question or hint that holds media tokens;
-    PtdpoError when image tokens and image features differ in number.
+    def __init__(self, tokens: dict[str, int], max_tokens: int, *, limit: str):
+        listed = [f"{problem_id}: {n} tokens" for problem_id, n in list(tokens.items())[:_LISTED]]
+        more = [f"and {len(tokens) - _LISTED} more"] if len(tokens) > _LISTED else []
+        super().__init__(
+            f"{len(tokens)} {'prompt is' if len(tokens) == 1 else 'prompts are'} too long",
+            expected=f"at most {max_tokens} tokens ({limit})",
+            found=", ".join(listed + more),
+            hint="raise the limit, or leave these problems out with `--set prompt.too_long=skip`: prompts are never cut",
+        )
+        self.tokens = tokens
+
+
+def build_prompts(
+    policy: Policy,
+    contexts: Sequence[Context],
+    *,
+    instruction: str,
+    max_tokens: int,
+    max_pixels: int,
+    limit: str = "prompt.max_prompt_tokens",
+) -> list[Prompt]:
+    """Prompts of several contexts, in order; `limit` says in an error where `max_tokens` comes from.
+
+    Errors: PromptsTooLong with all that are over `max_tokens`; UsageError for a question or hint that holds media
+    tokens; PtdpoError when image tokens and image features differ in number.
     """
     from ptdpo_cli.datasets.images import decode_rgb
 
@@ -74,22 +97,18 @@ def build_prompts(
         pictures.append(
             [decode_rgb(data, where=f"problem {context.problem_id}", max_pixels=max_pixels) for data in context.images]
         )
-    return [
-        _build(policy, context, text, images, max_tokens)
-        for context, text, images in zip(contexts, texts, pictures, strict=True)
+    prompts = [
+        _build(policy, context, text, images) for context, text, images in zip(contexts, texts, pictures, strict=True)
     ]
+    too_long = {prompt.problem_id: len(prompt) for prompt in prompts if len(prompt) > max_tokens}
+    if too_long:
+        raise PromptsTooLong(too_long, max_tokens, limit=limit)
+    return prompts
 
 
-def _build(policy: Policy, context: Context, text: str, images: list[Image.Image], max_tokens: int) -> Prompt:
+def _build(policy: Policy, context: Context, text: str, images: list[Image.Image]) -> Prompt:
     features = policy.processor(text=[text], images=images or None, return_tensors="pt")
     token_ids_L = features["input_ids"][0]
-    if len(token_ids_L) > max_tokens:
-        raise UsageError(
-            f"the prompt of problem {context.problem_id} is too long",
-            expected=f"at most {max_tokens} tokens (prompt.max_prompt_tokens)",
-            found=f"{len(token_ids_L)} tokens",
-            hint="raise prompt.max_prompt_tokens, or leave the problem out: prompts are never cut",
-        )
     grid, pixels = features.get("image_grid_thw"), features.get("pixel_values")
     type_ids_L = token_ids_L.eq(policy.model.config.image_token_id).long()
     _require_image_tokens(policy, context, int(type_ids_L.sum()), grid)

@@ -35,6 +35,8 @@ def sample_within_memory(
     engine: Engine, requests: Sequence[Request], sampling: Sampling, *, stage: str, keys: str
 ) -> list[Sample]:
     """`engine.sample`, with an error that names the batch when the memory runs out."""
-    longest = max((len(request.prompt) for request in requests), default=0)
+    if not requests:
+        return []
+    longest = max(len(request.prompt) for request in requests)
     with memory_for(stage, rows=len(requests), tokens=longest + sampling.max_new_tokens, keys=keys):
         return engine.sample(requests, sampling)

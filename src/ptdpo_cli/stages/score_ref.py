@@ -113,7 +113,8 @@ def make_scores(
         for shard, group in enumerate(_first_problems(read_rollouts(rollouts), plan.section["limit"])):
             progress(shard, rollouts.shards(), "scoring")
             if not writer.has_shard(shard):
-                gated = gate(recipe, book, group) if recipe.needs_teacher else [False] * len(group)
+                picked = gate(recipe, book, group) if recipe.needs_teacher and group else [False] * len(group)
+                gated = _fitting(book, group, picked)
                 rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
                 writer.write_shard(
                     shard,
@@ -123,6 +124,7 @@ def make_scores(
                         "rollouts": len(rows),
                         "gated": sum(gated),
                         "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
+                        "skipped": sum(picked) - sum(gated),
                     },
                 )
         progress(rollouts.shards(), rollouts.shards(), "scoring")
@@ -155,6 +157,12 @@ def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool
     return [i in picked and book.has_teacher(rollout.problem_id) for i, rollout in enumerate(rollouts)]
 
 
+def _fitting(book: PromptBook, rollouts: list[Rollout], gated: list[bool]) -> list[bool]:
+    """The gated rollouts whose teacher's prompt, hint and all, is not too long (recipe key prompt.too_long)."""
+    fits = set(book.fitting([r.problem_id for r, g in zip(rollouts, gated, strict=True) if g], teacher=True))
+    return [is_gated and r.problem_id in fits for r, is_gated in zip(rollouts, gated, strict=True)]
+
+
 def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: list[bool]):
     chosen = [r for r, is_gated in zip(rollouts, gated, strict=True) if is_gated]
     prompts = book.teachers(r.problem_id for r in chosen)
@@ -167,6 +175,7 @@ def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: 
         students = book.students(r.problem_id for r in rollouts)
         tensors["reference_logprobs"] = np.concatenate(
             reference_scores(recipe, reference, students, rollouts, temperature=temperature)
+            or [np.zeros(0, np.float32)]
         )
     return rows, tensors
 

@@ -170,7 +170,8 @@ def train_iteration(
         name: float(np.mean([s[name] for s in steps if name in s]))
         for name in dict.fromkeys(k for s in steps for k in s)
     }
-    return batch_metrics(flat) | metrics
+    skipped = rollouts.manifest.counts.get("skipped", 0)
+    return batch_metrics(flat) | metrics | ({"prompts_skipped": skipped} if skipped else {})
 
 
 def _step(recipe: Recipe, state: TrainState, rows: list[Row], temperature: float) -> dict[str, float]:
@@ -193,6 +194,11 @@ def iteration_rows(
     recipe: Recipe, book: PromptBook, rollouts: list[Rollout], scores: Sequence[Score | None]
 ) -> list[Row]:
     """Everything the loss needs of each rollout, group by group."""
+    if not rollouts:
+        raise UsageError(
+            "there is nothing to train on: every prompt of this iteration was too long",
+            hint="raise prompt.max_prompt_tokens, or leave long problems out of the data",
+        )
     by_problem = indices_by_problem(rollouts)
     sizes = {len(members) for members in by_problem.values()}
     if len(sizes) != 1:
