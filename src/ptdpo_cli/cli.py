@@ -363,7 +363,7 @@ def sft(
 def merge_adapter(
     adapter: Annotated[Path, typer.Argument(help="A policy trained with LoRA, or RUN/policy with one in it.")],
     base: Annotated[str | None, typer.Option("--base", help="Where its base lies now; default: where it was.")] = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Where to write; default: RUN/merged of the adapter.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Where to write; default: RUN/merged.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the base's.")] = None,
     as_json: Json = False,
     force: Force = False,

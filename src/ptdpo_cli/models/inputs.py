@@ -62,7 +62,7 @@ class PromptsTooLong(UsageError):
             f"{len(tokens)} {'prompt is' if len(tokens) == 1 else 'prompts are'} too long",
             expected=f"at most {max_tokens} tokens ({limit})",
             found=", ".join(listed + more),
-            hint="raise the limit, or leave these problems out with `--set prompt.too_long=skip`: prompts are never cut",
+            hint="raise the limit, or leave them out with `--set prompt.too_long=skip`: prompts are never cut",
         )
         self.tokens = tokens
 

@@ -42,7 +42,7 @@ def no_processor(path: str, found: str) -> UsageError:
         f"{path} has no processor, so pictures cannot be put into prompts",
         expected="processor_config.json (or preprocessor_config.json), tokenizer and chat template beside the weights",
         found=found,
-        hint="copy them from the model that it was made from: `AutoProcessor.from_pretrained(BASE).save_pretrained(DIR)`",
+        hint="copy them from the model it was made from: `AutoProcessor.from_pretrained(BASE).save_pretrained(DIR)`",
     )
 
 

@@ -3,8 +3,8 @@
 Both roads use the same stage functions and go through the same files, so on CPU in float32 they end in equal bits.
 
 A policy artifact is a folder in Hugging Face layout (with LoRA: in peft's) plus `trainer.safetensors` (AdamW's moments,
-master weights) and `trainer.json` (iterations and updates done). Learning rate, problem order and every random draw are functions of these counters and
-the seed: there is no other state, and a resumed run goes on exactly.
+master weights) and `trainer.json` (iterations and updates done). Learning rate, problem order and every random draw are
+functions of these counters and the seed: there is no other state, and a resumed run goes on exactly.
 """
 
 from __future__ import annotations
@@ -413,7 +413,11 @@ def load_state(recipe: Recipe, policy: Policy) -> TrainState:
                 state.masters[name].copy_(tensors[f"{name}.master"])
     if counters["updates"]:
         parts = ("step", "exp_avg", "exp_avg_sq")
-        packed = {i: {part: tensors[f"{name}.{part}"] for part in parts} for i, name in enumerate(state.masters)}
+        packed = {
+            index: {part: tensors[f"{name}.{part}"] for part in parts}
+            for index, name in enumerate(state.masters)
+            if f"{name}.step" in tensors  # what never had a gradient has no moments: a vision tower without pictures
+        }
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": packed, "param_groups": groups})
     state.iteration, state.updates = counters["iteration"], counters["updates"]
