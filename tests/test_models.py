@@ -18,7 +18,6 @@ from transformers.utils import is_flash_attn_2_available
 import families
 from command import done, refused
 from families import FAMILIES, QWEN, contexts, plain_logprobs, prompts_of, responses
-from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines import Request, Sampling
 from ptdpo_cli.engines.hf import HfEngine
 from ptdpo_cli.errors import PtdpoError, UsageError

@@ -242,6 +242,7 @@ def _linear_names(model: torch.nn.Module, part: str) -> set[str]:
         for name, module in model.named_modules()
         if _is_linear(name, module) and f".{part}." in f".{name}"
     }
+    names = {name for name in names if not name.isdigit()}  # places in a list: they would match every block
     if not names:
         raise UsageError(f"the model has no linear layers in {part}", hint="train all weights: `--set lora.rank=0`")
     return names
