@@ -136,7 +136,8 @@ def _first_problems(groups: Iterator[list[Rollout]], limit: int | None) -> Itera
     for group in groups:
         seen |= dict.fromkeys(r.problem_id for r in group)
         chosen = set(list(seen)[:limit])
-        if part := [r for r in group if r.problem_id in chosen]:
+        part = [r for r in group if r.problem_id in chosen]
+        if part or not group:  # an empty shard of the rollouts stays one: the shards go together by number
             yield part
 
 
