@@ -170,6 +170,17 @@ def test_a_new_adapter_is_its_base(family):
         assert torch.equal(logprobs(moved), logprobs(base))
 
 
+def test_the_seed_decides_a_new_adapter_and_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    first = adapted(moved=False)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.rand(3)
+    again, other = adapted(moved=False), add_adapter(load_policy(families.folder("qwen3_vl")), FOUR, seed=2)
+    name = "model.language_model.layers.0.self_attn.q_proj.lora_A.default.weight"
+    weights = [policy.model.get_parameter(name) for policy in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
 def test_only_the_adapter_is_trained_and_the_base_is_held_once(small_recipe, tmp_path):
     recipe = small_recipe("lora.rank=4")
     work = Workspace(recipe, tmp_path)
