@@ -129,6 +129,11 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     )
 
 
+def _say_skipped(counts: dict, what: str) -> None:
+    if counts.get("skipped"):
+        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
+
+
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
     from ptdpo_cli.stages.preflight import preflight, render_preflight
 
@@ -218,6 +223,7 @@ def rollout(
     make = partial(make_rollouts, loaded, plan, book, HfEngine(sampler), sampler)
     rollouts, done = _make(work, plan, part, make, force=force)
     _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
+    _say_skipped(rollouts.manifest.counts, "problems")
     _report(rollouts, done_before=done, as_json=as_json)
 
 
@@ -268,6 +274,7 @@ def score_ref(
     make = partial(make_scores, loaded, plan, book, reference, sampled)
     scores, done = _make(work, plan, part, make, force=force)
     _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
+    _say_skipped(scores.manifest.counts, "rollouts")
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -390,7 +397,7 @@ def evaluate(
     student = work.policy(policy)
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    book = work.book(student, problems)
+    book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens)
     make = partial(make_eval, loaded, plan, book, HfEngine(student), student)
     evals, done = _make(work, plan, part, make, force=force)
     summary = evals.manifest.extra.get("summary")
@@ -398,6 +405,7 @@ def evaluate(
         _say_counts("{answers} answers to {problems} problems", evals)
     elif not quiet:
         render_summary(summary, console.messages)
+    _say_skipped(evals.manifest.counts, "problems")
     _report(evals, done_before=done, as_json=as_json, summary=summary)
 
 
@@ -425,6 +433,34 @@ def sft(
     with console.bar("sft") as progress:
         artifact, done = make_base(loaded, run, force=force, progress=progress)
     _report(artifact, done_before=done, as_json=as_json)
+
+
+@app.command("merge-adapter")
+def merge_adapter(
+    adapter: Annotated[Path, typer.Argument(help="A policy trained with LoRA, or RUN/policy with one in it.")],
+    base: Annotated[str | None, typer.Option("--base", help="Where its base lies now; default: where it was.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Where to write; default: RUN/merged.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the base's.")] = None,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+):
+    """Merge an adapter into its base: a full model folder that any tool opens.
+
+    Example: `ptdpo merge-adapter runs/lora/policy --dtype bfloat16`
+    """
+    console.Verbosity.quiet = quiet
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UsageError(f"unknown dtype {dtype}", expected="float32 or bfloat16", hint="leave --dtype out")
+    from ptdpo_cli.stages.merge_adapter import make_merged, open_adapter, plan_merge
+
+    _quiet_libraries()
+    policy = open_adapter(adapter, base)
+    kinds = (folder for folder in Path(policy.path).absolute().parents if folder.name == "policy")
+    run = run or next(kinds, Path(policy.path).absolute()).parent / "merged"
+    plan = plan_merge(policy, run, dtype)
+    done = not force and plan.finished() is not None
+    _report(make_merged(plan, policy, force=force), done_before=done, as_json=as_json)
 
 
 @app.command()

@@ -34,7 +34,7 @@ class Model(Section):
     path: str = "tiny-base"
     """A folder in Hugging Face layout, a hub id, or `tiny-base` (shipped with the package)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights, in training too."""
+    """Of the weights and all that is computed with them; `train.master_weights` says what the optimizer keeps."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """transformers' implementation."""
     device: str = "auto"
@@ -49,7 +49,10 @@ class Prompt(Section):
     instruction: str = DEFAULT_INSTRUCTION
     """Stands below the question (and the hint); empty: none."""
     max_prompt_tokens: Positive = 4096
-    """A longer prompt is refused, never cut: cutting loses image tokens or the generation header."""
+    """A longer prompt is never cut (that loses image tokens or the generation header); nor is one that leaves no room
+    for `max_new_tokens` within the model's positions."""
+    too_long: Literal["refuse", "skip"] = "refuse"
+    """refuse: stop, with a list of them; skip: leave these problems out, and count them in the artifact."""
 
 
 class Data(Section):
@@ -168,6 +171,11 @@ class Train(Section):
     """Response tokens × vocabulary whose logits are held at once."""
     freeze_vision: bool = False
     """Leave the vision tower as it is."""
+    master_weights: bool = True
+    """With model.dtype bfloat16: the optimizer keeps weights and moments in float32; false: both in bfloat16, where
+    steps below 1/256 of a weight are lost. No effect in float32."""
+    gradient_checkpointing: bool = False
+    """Forget activations and compute them again in the backward pass: less memory, a prompt per row, more time."""
     checkpoint_every: Positive = 25
     """Iterations between checkpoints; a signal makes one besides."""
     keep_checkpoints: Positive = 2
@@ -185,6 +193,19 @@ class Distributed(Section):
     """ddp: a whole copy in every process; fsdp2: weights, gradients and optimizer in parts; auto: ddp among several."""
     timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
     """How long a process waits for its peers before the run fails, naming who is missing."""
+
+
+class Lora(Section):
+    """Train an adapter (through peft, `pip install 'ptdpo[peft]'`); teacher and reference are the base without it."""
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """r of W + (α / r) B A; 0: no adapter, all weights are trained."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """α; of the order of twice the rank."""
+    modules: list[str] | None = None
+    """Last names of linear layers, `[q_proj, v_proj]`; null: all of the language model's."""
+    vision: bool = False
+    """Also those of the vision tower."""
 
 
 class Eval(Section):
@@ -226,6 +247,7 @@ class Recipe(Section):
     reward: Reward = Reward()
     teacher: Teacher = Teacher()
     train: Train = Train()
+    lora: Lora = Lora()
     distributed: Distributed = Distributed()
     eval: Eval = Eval()
     sft: dict | None = None

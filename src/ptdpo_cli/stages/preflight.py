@@ -158,10 +158,11 @@ def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str]) -
     """Build real prompts of some problems, the longest questions first; their longest length in tokens."""
     chosen = sorted(rows, key=lambda p: -len(p.question))[:_SAMPLED_PROMPTS]
     book = PromptBook(recipe, model, chosen, hints)
-    prompts = book.students(p.problem_id for p in chosen)
+    prompts = book.students(book.fitting(p.problem_id for p in chosen))
     if hints:
-        prompts += book.teachers(p.problem_id for p in chosen if p.problem_id in hints)
-    return max(len(prompt) for prompt in prompts)
+        hinted = book.fitting([p.problem_id for p in chosen if p.problem_id in hints], teacher=True)
+        prompts += book.teachers(hinted)
+    return max((len(prompt) for prompt in prompts), default=0)
 
 
 def estimate(recipe: Recipe, model: Policy, prompt_tokens: int) -> dict[str, int]:

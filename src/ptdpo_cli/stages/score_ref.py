@@ -29,11 +29,13 @@ from ptdpo_cli.models.logprobs import for_each_chunk, in_token_batches, require_
 from ptdpo_cli.objectives import coarse_logprobs, distill_mask
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_shard
 
 # A teacher whose best token is nowhere likelier than this above 1/V has lost its weights or its input.
 _UNIFORM_NATS = 0.01
+_MEMORY_KEYS = "train.tokens_per_micro_batch or train.logits_per_chunk"
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,12 @@ def make_scores(
             progress(shard, rollouts.shards(), "scoring")
             if not writer.needs_shard(shard):
                 continue
-            group = [r for r in read_shard(rollouts, shard) if chosen is None or r.problem_id in chosen]
-            if not group:       # beyond the limit
+            sampled = read_shard(rollouts, shard)
+            group = [r for r in sampled if chosen is None or r.problem_id in chosen]
+            if sampled and not group:       # beyond the limit; a shard that has no rollouts stays one
                 continue
-            gated = gate(recipe, book, group) if recipe.needs_teacher else [False] * len(group)
+            picked = gate(recipe, book, group) if recipe.needs_teacher and group else [False] * len(group)
+            gated = _fitting(book, group, picked)
             rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
             writer.write_shard(
                 shard,
@@ -128,6 +132,7 @@ def make_scores(
                     "rollouts": len(rows),
                     "gated": sum(gated),
                     "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
+                    "skipped": sum(picked) - sum(gated),
                 },
             )
         progress(rollouts.shards(), rollouts.shards(), "scoring")
@@ -158,6 +163,12 @@ def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool
     return [i in picked and book.has_teacher(rollout.problem_id) for i, rollout in enumerate(rollouts)]
 
 
+def _fitting(book: PromptBook, rollouts: list[Rollout], gated: list[bool]) -> list[bool]:
+    """The gated rollouts whose teacher's prompt, hint and all, is not too long (recipe key prompt.too_long)."""
+    fits = set(book.fitting([r.problem_id for r, g in zip(rollouts, gated, strict=True) if g], teacher=True))
+    return [is_gated and r.problem_id in fits for r, is_gated in zip(rollouts, gated, strict=True)]
+
+
 def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: list[bool]):
     chosen = [r for r, is_gated in zip(rollouts, gated, strict=True) if is_gated]
     prompts = book.teachers(r.problem_id for r in chosen)
@@ -170,6 +181,7 @@ def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: 
         students = book.students(r.problem_id for r in rollouts)
         tensors["reference_logprobs"] = np.concatenate(
             reference_scores(recipe, reference, students, rollouts, temperature=temperature)
+            or [np.zeros(0, np.float32)]
         )
     return rows, tensors
 
@@ -228,14 +240,16 @@ def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tu
         )
         sampler_top_NK = torch.from_numpy(np.concatenate([rollouts[i].sampler_top_ids_TK for i in indices])).long()
         parts: list = []
-        for_each_chunk(
-            policy.model,
-            batch,
-            lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
-            media_ids=policy.media_ids,
-            temperature=temperature,
-            logits_per_chunk=recipe.train.logits_per_chunk,
-        )
+        longest = max(len(prompts[i]) for i in indices) + max(lengths[i] for i in indices)
+        with memory_for("score-ref", rows=len(indices), tokens=longest, keys=_MEMORY_KEYS):
+            for_each_chunk(
+                policy.model,
+                batch,
+                lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
+                media_ids=policy.media_ids,
+                temperature=temperature,
+                logits_per_chunk=recipe.train.logits_per_chunk,
+            )
         columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
         ends = np.cumsum([lengths[i] for i in indices])[:-1]
         for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):

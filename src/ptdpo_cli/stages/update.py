@@ -30,12 +30,17 @@ from ptdpo_cli.models.logprobs import (
 from ptdpo_cli.models.parallel import ALONE, Ranks, look_at_nothing
 from ptdpo_cli.objectives import clipped_surrogate, coarse_logprobs, jensen_shannon, k3
 from ptdpo_cli.recipe import Train
+from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.rollout import Rollout
 from ptdpo_cli.stages.score_ref import Score
 
 # A divergence this large with a gradient this small relative to it is not learning, it is a fault.
 _POSITIVE_DIVERGENCE = 1e-6
 _ZERO_GRADIENT = 1e-9
+_MEMORY_KEYS = (
+    "train.tokens_per_micro_batch or train.logits_per_chunk, or set train.gradient_checkpointing=true "
+    "or lora.rank"
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,10 @@ def accumulate_gradients(
     module = module or LossModel(policy.model, policy.media_ids)
     whole = Denominators.of(rows).over(ranks)
     batches = in_token_batches(
-        [row.prompt for row in rows], [row.n_tokens for row in rows], train.tokens_per_micro_batch
+        [row.prompt for row in rows],
+        [row.n_tokens for row in rows],
+        train.tokens_per_micro_batch,
+        shared=not train.gradient_checkpointing,
     )
     most = max(ranks.gather(len(batches), doing="counting micro-batches"))
     totals: dict[str, float] = {}
@@ -127,7 +135,11 @@ def accumulate_gradients(
         part = [blank] if is_blank else [rows[i] for i in batches[number]]
         # Peers average their gradients, and the loss is a sum over all of them.
         weight = 0 if is_blank else ranks.world
-        with _synchronised(module, number == most - 1):
+        longest = max(len(row.prompt) for row in part) + max(row.n_tokens for row in part)
+        with (
+            memory_for("the update", rows=len(part), tokens=longest, keys=_MEMORY_KEYS),
+            _synchronised(module, number == most - 1),
+        ):
             sums, values = _micro_batch(policy, module, part, whole, train, temperature, weight)
         for name, value in {} if is_blank else sums.items():
             totals[name] = totals.get(name, 0.0) + value
