@@ -27,8 +27,6 @@ from ptdpo_cli.artifacts.store import (
     sum_counts,
 )
 from ptdpo_cli.errors import ArtifactError
-from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages.evaluate import summarise
 
 # What all parts of one artifact have in common, besides their schema and stage, which the input key covers.
 _SHARED = ("input_key", "inputs", "section", "seed", "model", "hint_hash", "policy_hash")
@@ -131,6 +129,9 @@ def _extra(writer: Writer, first: Manifest) -> dict:
     """What only the whole can say, besides what every part says."""
     extra = {name: value for name, value in first.extra.items() if name != "part"}
     if first.kind == "evals":
+        from ptdpo_cli.recipe import Recipe
+        from ptdpo_cli.stages.evaluate import summarise  # imports torch, which no other kind needs here
+
         recipe = Recipe.model_validate({"seed": first.seed, "eval": first.section["eval"]})
         extra["summary"] = summarise(writer.read_table("evals").to_pylist(), recipe)
     return extra
