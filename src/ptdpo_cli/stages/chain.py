@@ -212,6 +212,9 @@ def run_chain(recipe: Recipe, recipe_file: Path, run: Path, iterations: int, *, 
     """
     if iterations < 1:
         raise UsageError("a chain has at least one iteration", found=iterations, hint="`stages/chain.sh RECIPE RUN 2`")
+    for stage in ("train", "merge"):
+        if getattr(recipe.slurm.stages, stage).shards:
+            raise UsageError(f"slurm.stages.{stage}.shards: {stage} is one job", hint="leave it out")
     if not is_dry:
         _require("sbatch", "squeue", "scancel")
     run, recipe_file = run.absolute(), recipe_file.absolute()
