@@ -76,7 +76,7 @@ def _workspace(loaded, run, force: bool):
 
 def _make(work, plan, part, make, *, force: bool):
     """The artifact, made by this process or by several together, and whether it was there before."""
-    from ptdpo_cli.stages.merge import made_together
+    from ptdpo_cli.stages.together import made_together
 
     done = not force and plan.finished(part) is not None
     with console.bar(plan.stage) as progress:
@@ -477,6 +477,32 @@ def merge(
 
     found = {"path": str(path), "artifacts": join_parts(path)}
     _print(found, lambda result, to: render_merge(result["artifacts"], to), as_json=as_json)
+
+
+@app.command()
+def chain(
+    recipe: Annotated[str, typer.Argument(help="Recipe (YAML); its section `slurm` has the resources.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run's artifacts.")],
+    iterations: Annotated[int, typer.Argument(help="How many iterations.")],
+    shards: Annotated[int | None, typer.Option(min=1, help="Tasks of the arrays of rollout and score-ref.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the scripts, print the plan, submit nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Submit the jobs of some iterations to Slurm; again: only those that are missing.
+
+    Example: `ptdpo chain recipes/8b.yaml runs/8b 200 --shards 8 --dry-run`
+    """
+    flags = _flags({"slurm.shards": shards})
+    loaded, run = _start(recipe, run, flags, None, quiet, verbose)
+    from ptdpo_cli.recipe import find_recipe
+    from ptdpo_cli.stages.chain import render_chain, run_chain
+
+    result = run_chain(loaded, find_recipe(recipe), run, iterations, is_dry=dry_run, say=console.say)
+    _print(result, render_chain, as_json=as_json)
 
 
 @app.command()

@@ -44,10 +44,10 @@ from ptdpo_cli.models.support import vision_name
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
-from ptdpo_cli.stages.merge import made_together
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
+from ptdpo_cli.stages.together import made_together
 from ptdpo_cli.stages.update import LossModel, Row, accumulate_gradients
 from ptdpo_cli.stages.workspace import Workspace
 
