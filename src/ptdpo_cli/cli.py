@@ -352,6 +352,32 @@ def sft(
 
 
 @app.command()
+def doctor(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Look at model, processor, data and engine before any training: one line per check, exit code 1 if one fails.
+
+    Example: `ptdpo doctor --recipe recipes/tiny.yaml`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.doctor import diagnose, render, write
+
+    _quiet_libraries()
+    result = diagnose(loaded, run, policy)
+    _print(result, render, as_json=as_json)
+    console.say(f"written to {write(result, run)}")
+    if result["verdict"] == "fail":
+        raise typer.Exit(1)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="An evaluation.")],
     b: Annotated[Path, typer.Argument(help="Another, of the same problems.")],

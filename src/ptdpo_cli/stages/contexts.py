@@ -28,6 +28,7 @@ class PromptBook:
         self.policy = policy
         self.problems = {problem.problem_id: problem for problem in problems}
         self.hints = hints or {}
+        self.teacher_was_seen_to_see = False    # score-ref looks once
         self._built: dict[tuple[str, bool], Prompt] = {}
 
     def students(self, problem_ids: Iterable[str]) -> list[Prompt]:

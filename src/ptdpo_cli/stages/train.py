@@ -387,6 +387,8 @@ def run_loop(
     hints = work.hints(make=True)
     base = work.policy(start or recipe.model.path)
     reference = work.reference if recipe.needs_scores else None
+    if reference is not None:
+        require_same_interface(base, reference.hashes, what=f"the reference {recipe.model.path}")
     loop = Loop(
         recipe,
         work.run,

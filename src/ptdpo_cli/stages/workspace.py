@@ -13,6 +13,7 @@ from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
+from ptdpo_cli.models import checks
 from ptdpo_cli.models.load import Policy, load_policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
@@ -46,8 +47,11 @@ class Workspace:
         reference.model.requires_grad_(False)
         return reference
 
-    def policy(self, path: str | Path) -> Policy:
-        """A model ready for work; of a policy artifact also checked that its weights are those that were saved."""
+    def policy(self, path: str | Path, *, guard: bool = True) -> Policy:
+        """A model ready for work; of a policy artifact also checked that its weights are those that were saved.
+
+        With `guard`, a model whose tokenizer, chat template or processor does not fit its weights is refused.
+        """
         settings = self.recipe.model
         if Path(path).name == "policy" and Path(path).is_dir():     # RUN/policy with one artifact in it
             path = Artifact.open(path, kind="policy").path
@@ -61,6 +65,9 @@ class Workspace:
         )
         if artifact is not None:
             _require_same_weights(artifact, policy)
+        if guard:
+            for check in checks.INTERFACE.values():
+                checks.require(check(policy, self.recipe.prompt.instruction))
         return policy
 
     def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
