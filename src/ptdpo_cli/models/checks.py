@@ -1,4 +1,4 @@
-"""What a model and its processor owe each other, one function per claim: `ptdpo doctor` prints them, stages require them.
+"""What a model and its processor owe each other, a function per claim: `ptdpo doctor` prints them, stages require them.
 
 A check measures and gives a `Check`; `require` turns one that failed into the error that stops a stage.
 
@@ -122,8 +122,11 @@ def media_tokens_in_text(policy: Policy, texts: dict[str, str]) -> Check:
 # --- the chat template ------------------------------------------------------------------------------------------------
 
 
-def _render(policy: Policy, *, n_images=1, hint=None, instruction="", generation=True, question="What is shown?") -> str:
-    messages = user_message(question, n_images, hint=hint, instruction=instruction)
+_QUESTION = "What is shown?"
+
+
+def _render(policy: Policy, *, n_images=1, hint=None, instruction="", generation=True) -> str:
+    messages = user_message(_QUESTION, n_images, hint=hint, instruction=instruction)
     return policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
 
 
@@ -132,7 +135,7 @@ def chat_template(policy: Policy, instruction: str = "") -> Check:
     name, hint = "chat template", "take chat_template.jinja from the model that the weights were trained from"
     if not (policy.processor.chat_template or policy.tokenizer.chat_template):
         return Check(name, "fail", "none", "a chat template in the model's folder", hint)
-    question, token = "What is shown?", getattr(policy.processor, "image_token", "<|image_pad|>")
+    token = getattr(policy.processor, "image_token", "<|image_pad|>")
     faults = []
     for n_images in (0, 1, 2):
         text = _render(policy, n_images=n_images, instruction=instruction)
@@ -141,7 +144,7 @@ def chat_template(policy: Policy, instruction: str = "") -> Check:
     with_header, without = _render(policy), _render(policy, generation=False)
     if not (with_header.startswith(without) and len(with_header) > len(without)):
         faults.append("no generation prompt: the text ends the same with it and without")
-    if question not in text or instruction not in text:
+    if _QUESTION not in text or instruction not in text:
         faults.append("the question or the instruction is not in the text")
     return judge(
         name,
@@ -215,7 +218,7 @@ def picture_geometry(policy: Policy, instruction: str = "") -> Check:
         all(a == b for a, b in known.values()),
         "processor " + ", ".join(f"{name} {a}" for name, (a, _) in known.items()),
         expected="vision tower " + ", ".join(f"{name} {b}" for name, (_, b) in known.items()),
-        hint="take processor_config.json (or preprocessor_config.json) from the model that the weights were trained from",
+        hint="take processor_config.json or preprocessor_config.json from the model that the weights were trained from",
     )
 
 
@@ -379,7 +382,7 @@ def sees_pictures(policy: Policy, prompt: Prompt, response_ids_T: np.ndarray) ->
         effect > _NO_EFFECT_NATS,
         f"another picture changes the scores by up to {effect:.2g} nats",
         expected=f"a change above {_NO_EFFECT_NATS:g} nats",
-        hint="the picture does not reach the model: check the vision tower's weights, the chat template and image tokens",
+        hint="the picture does not reach the model: look at the vision tower's weights and the chat template",
         effect_nats=effect,
     )
 

@@ -44,8 +44,10 @@ from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.rewards import grade
 from ptdpo_cli.stages import build_hints, problems
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.estimate import estimate
 from ptdpo_cli.stages.rollout import Rollout
 from ptdpo_cli.stages.score_ref import require_informed, teacher_scores
+from ptdpo_cli.stages.status import readable_size
 from ptdpo_cli.stages.workspace import Workspace
 
 RESULT = "doctor.json"
@@ -103,8 +105,9 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
         sheet.check("blind teacher", partial(blind, recipe), teacher, theirs, rollouts)
         sheet.check("hint changes the teacher", partial(hinted, recipe), teacher, theirs, rollouts)
 
-    sheet.check("disk", lambda: disk(recipe, run))
-    sheet.check("memory", lambda: memory(recipe))
+    needed = sheet.have("estimate", estimate, None, recipe)
+    sheet.check("disk", partial(disk, run), needed)
+    sheet.check("memory", memory, needed)
     verdicts = [line.verdict for line in sheet.lines]
     return {
         "schema_version": _SCHEMA_VERSION,
@@ -259,35 +262,26 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def disk(recipe: Recipe, run: Path) -> Check:
-    from ptdpo_cli.stages.estimate import estimate
-
-    free = shutil.disk_usage(_existing(run)).free
-    needed = estimate(recipe)["disk_bytes"]["total"]
-    return judge("disk", needed <= free, f"at most {_gb(needed)} needed, {_gb(free)} free",
-                 expected=f"{_gb(needed)} free",
+def disk(run: Path, needed: dict) -> Check:
+    """What a run keeps at the worst against what is free."""
+    n_bytes, free = needed["disk_bytes"]["total"], shutil.disk_usage(_existing(run)).free
+    return judge("disk", n_bytes <= free, f"at most {readable_size(n_bytes)} needed, {readable_size(free)} free",
+                 expected=f"{readable_size(n_bytes)} free",
                  hint="another --run, or lower train.keep_iterations and train.keep_checkpoints",
-                 needed_bytes=needed, free_bytes=free)
+                 needed_bytes=n_bytes, free_bytes=free)
 
 
-def memory(recipe: Recipe) -> Check:
+def memory(needed: dict) -> Check:
     """The estimate at the worst against what there is: a fault when what is always held does not fit."""
-    from ptdpo_cli.stages.estimate import estimate
-
-    found, there = estimate(recipe)["memory_bytes"], _memory_bytes()
-    held = found["always"]
+    found, there = needed["memory_bytes"], _memory_bytes()
     return judge(
         "memory", found["peak"] <= there,
-        f"{_gb(held)} always, at most {_gb(found['peak'])} at the peak of {found['peak_of']}; {_gb(there)} there",
-        otherwise="fail" if held > there else "warn",
-        expected=f"{_gb(found['peak'])}",
+        f"{readable_size(found['always'])} always, at most {readable_size(found['peak'])}, in {found['peak_of']}; {readable_size(there)} there",
+        otherwise="fail" if found["always"] > there else "warn",
+        expected=readable_size(found["peak"]),
         hint="`ptdpo estimate` says what takes it; lower train.tokens_per_micro_batch, train.logits_per_chunk or "
         "rollout.problems_per_shard, or use more GPUs",
         needed_bytes=found["peak"], there_bytes=there)
-
-
-def _gb(n: float) -> str:
-    return f"{n / 1e9:.2f} GB"
 
 
 def _existing(path: Path) -> Path:
@@ -459,11 +453,12 @@ def agreement(recipe: Recipe, policy: Policy, prompts: list[Prompt], rollouts: l
 def _trainer_logprobs(recipe: Recipe, policy: Policy, prompt: Prompt, rollout: Rollout) -> np.ndarray:
     batch = build_batch(policy.model, [prompt], [rollout.token_ids_T], pad_id=policy.tokenizer.pad_token_id)
     parts: list[torch.Tensor] = []
-    for_each_chunk(
-        policy.model, batch, lambda logits_NV, where: parts.append(token_logprobs(logits_NV, batch.response_ids_N[where])),
-        media_ids=policy.media_ids, temperature=recipe.rollout.temperature,
-        logits_per_chunk=recipe.train.logits_per_chunk,
-    )
+
+    def score(logits_NV, where):
+        parts.append(token_logprobs(logits_NV, batch.response_ids_N[where]))
+
+    for_each_chunk(policy.model, batch, score, media_ids=policy.media_ids, temperature=recipe.rollout.temperature,
+                   logits_per_chunk=recipe.train.logits_per_chunk)
     return torch.cat(parts).float().cpu().numpy()
 
 
