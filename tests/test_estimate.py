@@ -227,4 +227,5 @@ def test_what_it_refuses(tmp_path):
 
 def test_the_larger_recipes_name_data_that_is_not_there_yet(recipes):
     """The error for it is the ordinary one, and it comes before any model is loaded."""
-    refused(2, "build-hints", "--recipe", recipes / "2b.yaml", "--dry-run", says=("no data set or file called virl39k",))
+    command = ("build-hints", "--recipe", recipes / "2b.yaml", "--dry-run")
+    refused(2, *command, says=("no data set or file called virl39k",))

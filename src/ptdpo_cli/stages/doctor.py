@@ -274,11 +274,12 @@ def disk(run: Path, needed: dict) -> Check:
 def memory(needed: dict) -> Check:
     """The estimate at the worst against what there is: a fault when what is always held does not fit."""
     found, there = needed["memory_bytes"], _memory_bytes()
+    always, peak = readable_size(found["always"]), readable_size(found["peak"])
     return judge(
         "memory", found["peak"] <= there,
-        f"{readable_size(found['always'])} always, at most {readable_size(found['peak'])}, in {found['peak_of']}; {readable_size(there)} there",
+        f"{always} always, at most {peak}, in {found['peak_of']}; {readable_size(there)} there",
         otherwise="fail" if found["always"] > there else "warn",
-        expected=readable_size(found["peak"]),
+        expected=peak,
         hint="`ptdpo estimate` says what takes it; lower train.tokens_per_micro_batch, train.logits_per_chunk or "
         "rollout.problems_per_shard, or use more GPUs",
         needed_bytes=found["peak"], there_bytes=there)
@@ -429,7 +430,7 @@ def agreement(recipe: Recipe, policy: Policy, prompts: list[Prompt], rollouts: l
     by_pictures: dict[int, list[np.ndarray]] = {}
     for rollout in rollouts:
         prompt = prompt_of[rollout.problem_id]
-        trainer_T = _trainer_logprobs(recipe, policy, prompt, rollout)
+        trainer_T = trainer_logprobs(recipe, policy, prompt, rollout)
         difference_T = np.abs(trainer_T - rollout.sampler_logprobs_T)
         by_pictures.setdefault(len(prompt.images), []).append(difference_T)
     parts = {n: np.concatenate(found) for n, found in sorted(by_pictures.items())}
@@ -450,7 +451,8 @@ def agreement(recipe: Recipe, policy: Policy, prompts: list[Prompt], rollouts: l
 
 
 @torch.no_grad()
-def _trainer_logprobs(recipe: Recipe, policy: Policy, prompt: Prompt, rollout: Rollout) -> np.ndarray:
+def trainer_logprobs(recipe: Recipe, policy: Policy, prompt: Prompt, rollout: Rollout) -> np.ndarray:
+    """log p of a rollout's tokens in the trainer's forward -> logprobs_T, in nats, at the recipe's temperature."""
     batch = build_batch(policy.model, [prompt], [rollout.token_ids_T], pad_id=policy.tokenizer.pad_token_id)
     parts: list[torch.Tensor] = []
 

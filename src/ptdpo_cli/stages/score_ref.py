@@ -157,9 +157,9 @@ def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool
 def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: list[bool]):
     chosen = [r for r, is_gated in zip(rollouts, gated, strict=True) if is_gated]
     prompts = book.teachers(r.problem_id for r in chosen)
-    _require_sight(recipe, book, reference, prompts, chosen)
     temperature = plan.section["temperature"]
     teacher = teacher_scores(recipe, reference, prompts, chosen, temperature=temperature)
+    _require_sight(recipe, book, reference, prompts, chosen)
     by_id = {r.rollout_id: (p, t) for r, p, t in zip(chosen, prompts, teacher, strict=True)}
     rows = [_row(r, *by_id.get(r.rollout_id, (None, None))) for r in rollouts]
     tensors = _teacher_tensors(teacher)
