@@ -528,7 +528,8 @@ def render(found: dict, console: Console) -> None:
     rows += [("in score-ref", memory["in_score_ref"]), ("in update", memory["in_update"]), *update]
     rows += [(f"peak, in {memory['peak_of']}", memory["peak"])]
     _list(console, "memory per GPU", [(name, readable_size(n)) for name, n in rows])
-    _list(console, "disk", [(name, readable_size(n)) for name, n in found["disk_bytes"].items()])
+    kept = [(name, n) for name, n in found["disk_bytes"].items() if n]      # unknown data and no scores take no line
+    _list(console, "disk", [(name, readable_size(n)) for name, n in kept])
     work = [(f"{name} tokens", _short(n)) for name, n in found["tokens"].items()]
     work += [(name.replace("_", "-"), f"{n / 1e12:.4g} TFLOP") for name, n in found["flops"].items()]
     if "seconds" in found:
