@@ -7,7 +7,7 @@ SLURM_PACKAGES := slurm-wlm slurm-client munge
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-slurm bench evidence docs clean
+.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-gpu evidence docs clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -39,6 +39,9 @@ bench: .venv/dev        ## what artifacts, an iteration, the base and the demo c
 	$(BIN)/python benchmarks/iteration.py
 	$(BIN)/python benchmarks/base.py
 	$(BIN)/python benchmarks/demo.py
+
+bench-gpu: .venv/dev        ## the chain on a CUDA device: agreement with the CPU, tokens/s, memory: benchmarks/results
+	$(BIN)/python benchmarks/gpu.py
 
 evidence: .venv/dev        ## five seeds, controls, intervals (about 40 minutes): docs/results/tiny.md
 	$(BIN)/python benchmarks/tiny_evidence.py

@@ -506,6 +506,62 @@ def chain(
 
 
 @app.command()
+def doctor(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Look at model, processor, data and engine before any training: one line per check, exit code 1 if one fails.
+
+    Example: `ptdpo doctor --recipe recipes/tiny.yaml`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.doctor import diagnose, render, write
+
+    _quiet_libraries()
+    result = diagnose(loaded, run, policy)
+    _print(result, render, as_json=as_json)
+    console.say(f"written to {write(result, run)}")
+    if result["verdict"] == "fail":
+        raise typer.Exit(1)
+
+
+@app.command()
+def estimate(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs; default: the recipe's, else 1.")] = None,
+    lengths: Annotated[
+        Path | None, typer.Option(help="A run whose rollouts and scores say how long things are; default: the worst.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="What a GPU sustains (peak x MFU): also say the time.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Estimate memory per GPU, disk, tokens and FLOPs of a recipe from the model's config; no weights are read.
+
+    Example: `ptdpo estimate --recipe recipes/tiny.yaml --gpus 8`
+    """
+    loaded, _ = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.estimate import estimate as work_out
+    from ptdpo_cli.stages.estimate import lengths_of, render
+
+    _quiet_libraries()
+    measured = None if lengths is None else lengths_of(lengths, loaded)
+    _print(work_out(loaded, gpus=gpus, lengths=measured, tflops=tflops), render, as_json=as_json)
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="An evaluation.")],
     b: Annotated[Path, typer.Argument(help="Another, of the same problems.")],

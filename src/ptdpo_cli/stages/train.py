@@ -582,6 +582,8 @@ def run_loop(
         problems = work.problems
     base = work.policy(start or recipe.model.path)
     reference = work.reference if recipe.needs_scores else None
+    if reference is not None:
+        require_same_interface(base, reference.hashes, what=f"the reference {recipe.model.path}")
     loop = Loop(
         recipe,
         work.run,
