@@ -41,8 +41,7 @@ def shifted(rows, nats: float):
 
 def corrected(setting, rows, engine="vllm", **train):
     recipe = setting.recipe.model_copy(update={"train": setting.recipe.train.model_copy(update=train)})
-    mine = {row.rollout.problem_id for row in rows}
-    return correct_mismatch(recipe, setting.policy, rows, mine, engine=engine, temperature=1.0)
+    return correct_mismatch(recipe, setting.policy, rows, engine=engine, temperature=1.0)
 
 
 def gradient(setting, rows, **train) -> torch.Tensor:

@@ -76,7 +76,7 @@ def _workspace(loaded, run, force: bool):
 
 def _make(work, plan, part, make, *, force: bool):
     """The artifact, made by this process or by several together, and whether it was there before."""
-    from ptdpo_cli.stages.merge import made_together
+    from ptdpo_cli.stages.together import made_together
 
     done = not force and plan.finished(part) is not None
     with console.bar(plan.stage) as progress:
@@ -127,6 +127,11 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
         as_json=as_json,
         line=str(artifact.path),
     )
+
+
+def _say_skipped(counts: dict, what: str) -> None:
+    if counts.get("skipped"):
+        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
 
 
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
@@ -218,6 +223,7 @@ def rollout(
     make = partial(make_rollouts, loaded, plan, book, open_engine(loaded, sampler), sampler)
     rollouts, done = _make(work, plan, part, make, force=force)
     _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
+    _say_skipped(rollouts.manifest.counts, "problems")
     _report(rollouts, done_before=done, as_json=as_json)
 
 
@@ -268,6 +274,7 @@ def score_ref(
     make = partial(make_scores, loaded, plan, book, reference, sampled)
     scores, done = _make(work, plan, part, make, force=force)
     _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
+    _say_skipped(scores.manifest.counts, "rollouts")
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -390,7 +397,7 @@ def evaluate(
     student = work.policy(policy)
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    book = work.book(student, problems)
+    book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens)
     make = partial(make_eval, loaded, plan, book, open_engine(loaded, student), student)
     evals, done = _make(work, plan, part, make, force=force)
     summary = evals.manifest.extra.get("summary")
@@ -398,6 +405,7 @@ def evaluate(
         _say_counts("{answers} answers to {problems} problems", evals)
     elif not quiet:
         render_summary(summary, console.messages)
+    _say_skipped(evals.manifest.counts, "problems")
     _report(evals, done_before=done, as_json=as_json, summary=summary)
 
 
@@ -427,6 +435,34 @@ def sft(
     _report(artifact, done_before=done, as_json=as_json)
 
 
+@app.command("merge-adapter")
+def merge_adapter(
+    adapter: Annotated[Path, typer.Argument(help="A policy trained with LoRA, or RUN/policy with one in it.")],
+    base: Annotated[str | None, typer.Option("--base", help="Where its base lies now; default: where it was.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Where to write; default: RUN/merged.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the base's.")] = None,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+):
+    """Merge an adapter into its base: a full model folder that any tool opens.
+
+    Example: `ptdpo merge-adapter runs/lora/policy --dtype bfloat16`
+    """
+    console.Verbosity.quiet = quiet
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UsageError(f"unknown dtype {dtype}", expected="float32 or bfloat16", hint="leave --dtype out")
+    from ptdpo_cli.stages.merge_adapter import make_merged, open_adapter, plan_merge
+
+    _quiet_libraries()
+    policy = open_adapter(adapter, base)
+    kinds = (folder for folder in Path(policy.path).absolute().parents if folder.name == "policy")
+    run = run or next(kinds, Path(policy.path).absolute()).parent / "merged"
+    plan = plan_merge(policy, run, dtype)
+    done = not force and plan.finished() is not None
+    _report(make_merged(plan, policy, force=force), done_before=done, as_json=as_json)
+
+
 @app.command()
 def merge(
     path: Annotated[Path, typer.Argument(help="A run, RUN/<kind>, or one artifact in it.")],
@@ -441,6 +477,88 @@ def merge(
 
     found = {"path": str(path), "artifacts": join_parts(path)}
     _print(found, lambda result, to: render_merge(result["artifacts"], to), as_json=as_json)
+
+
+@app.command()
+def chain(
+    recipe: Annotated[str, typer.Argument(help="Recipe (YAML); its section `slurm` has the resources.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run's artifacts.")],
+    iterations: Annotated[int, typer.Argument(help="How many iterations.")],
+    shards: Annotated[int | None, typer.Option(min=1, help="Tasks of the arrays of rollout and score-ref.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the scripts, print the plan, submit nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Submit the jobs of some iterations to Slurm; again: only those that are missing.
+
+    Example: `ptdpo chain recipes/8b.yaml runs/8b 200 --shards 8 --dry-run`
+    """
+    flags = _flags({"slurm.shards": shards})
+    loaded, run = _start(recipe, run, flags, None, quiet, verbose)
+    from ptdpo_cli.recipe import find_recipe
+    from ptdpo_cli.stages.chain import render_chain, run_chain
+
+    result = run_chain(loaded, find_recipe(recipe), run, iterations, is_dry=dry_run, say=console.say)
+    _print(result, render_chain, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Look at model, processor, data and engine before any training: one line per check, exit code 1 if one fails.
+
+    Example: `ptdpo doctor --recipe recipes/tiny.yaml`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.doctor import diagnose, render, write
+
+    _quiet_libraries()
+    result = diagnose(loaded, run, policy)
+    _print(result, render, as_json=as_json)
+    console.say(f"written to {write(result, run)}")
+    if result["verdict"] == "fail":
+        raise typer.Exit(1)
+
+
+@app.command()
+def estimate(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs; default: the recipe's, else 1.")] = None,
+    lengths: Annotated[
+        Path | None, typer.Option(help="A run whose rollouts and scores say how long things are; default: the worst.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="What a GPU sustains (peak x MFU): also say the time.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Estimate memory per GPU, disk, tokens and FLOPs of a recipe from the model's config; no weights are read.
+
+    Example: `ptdpo estimate --recipe recipes/tiny.yaml --gpus 8`
+    """
+    loaded, _ = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.estimate import estimate as work_out
+    from ptdpo_cli.stages.estimate import lengths_of, render
+
+    _quiet_libraries()
+    measured = None if lengths is None else lengths_of(lengths, loaded)
+    _print(work_out(loaded, gpus=gpus, lengths=measured, tflops=tflops), render, as_json=as_json)
 
 
 @app.command()

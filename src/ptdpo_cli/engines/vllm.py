@@ -27,6 +27,7 @@ from ptdpo_cli.engines import Request, Sample, Sampling
 from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.models.load import Policy, resolve
 from ptdpo_cli.models.logprobs import response_logprobs
+from ptdpo_cli.models.lora import merged_state_dict
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput
@@ -61,6 +62,8 @@ class VllmEngine:
                 hint="start the stage with `torchrun --standalone --nproc_per_node N -m ptdpo_cli …`",
             )
         self.policy = policy
+        # An adapter's folder holds no model; its base's does, and the weights come from memory anyway.
+        self.folder = policy.path if policy.adapter is None else recipe.model.path
         self.settings = recipe.vllm
         self._n_peers = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
         if self._n_peers > 1 and self.settings.tensor_parallel > 1:
@@ -146,7 +149,7 @@ class VllmEngine:
 
     def _model_folder(self) -> str:
         """The policy's folder or hub id; vLLM reads every .safetensors there is, so the trainer's is left out."""
-        path = resolve(self.policy.path)
+        path = resolve(self.folder)
         if not (Path(path) / "trainer.safetensors").is_file():
             return path
         self._links = tempfile.TemporaryDirectory(prefix="ptdpo-vllm-")
@@ -161,7 +164,7 @@ class VllmEngine:
             llm.wake_up()
             self._is_asleep = False
         # With a tied head under both its names: reloading, vLLM keeps the old one where it is not named.
-        weights = self.policy.model.state_dict()
+        weights = dict(merged_state_dict(self.policy))
         if not self._is_apart:
             llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
         else:  # the workers are other processes

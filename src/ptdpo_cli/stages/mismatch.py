@@ -7,7 +7,7 @@ weighs each token by the truncated ratio of the two (`objectives.truncated_impor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,45 +23,35 @@ _AGREE = 1e-4
 
 
 def correct_mismatch(
-    recipe: Recipe,
-    policy: Policy,
-    rows: Sequence[Row],
-    mine: Collection[str],
-    *,
-    engine: str,
-    temperature: float,
-    ranks: Ranks = ALONE,
+    recipe: Recipe, policy: Policy, rows: Sequence[Row], *, engine: str, temperature: float, ranks: Ranks = ALONE
 ) -> tuple[list[Row], dict[str, float]]:
-    """The rows of an iteration with the trainer's log-probs where they are to be used, and the mismatch's metrics.
+    """This rank's rows with the trainer's log-probs where they are to be used, and the metrics over all ranks.
 
-    To be called before the iteration's first update: the policy must still be the one that sampled. Each rank scores
-    the rows of its own problems (`mine`); what is measured and decided is over all ranks.
+    To be called before the iteration's first update: the policy must still be the one that sampled.
     """
     mode = recipe.train.mismatch_correction
     if mode is False or (mode == "auto" and engine == "hf"):
         return list(rows), {}
-    own = [row for row in rows if row.rollout.problem_id in mine]
     was_training = policy.model.training
     policy.model.eval()
     trainer = response_logprobs(
         policy,
-        [row.prompt for row in own],
-        [row.rollout.token_ids_T for row in own],
+        [row.prompt for row in rows],
+        [row.rollout.token_ids_T for row in rows],
         temperature=temperature,
         tokens_per_batch=recipe.train.tokens_per_micro_batch,
         logits_per_chunk=recipe.train.logits_per_chunk,
     )
     policy.model.train(was_training)
-    pairs = [(scored, row.rollout.sampler_logprobs_T) for row, scored in zip(own, trainer, strict=True)]
-    of_all = [pair for part in ranks.gather(pairs, doing="measuring the mismatch") for pair in part]
-    trainer_N, sampler_N = (np.concatenate(column) for column in zip(*of_all, strict=True))
+    pairs = [(own, row.rollout.sampler_logprobs_T) for own, row in zip(trainer, rows, strict=True)]
+    pairs = [pair for peer in ranks.gather(pairs, doing="comparing sampler and trainer") for pair in peer]
+    trainer_N, sampler_N = (np.concatenate(column) for column in zip(*pairs, strict=True))
     metrics = mismatch_metrics(trainer_N, sampler_N, cap=recipe.train.mismatch_cap)
     is_corrected = mode is True or metrics["mismatch/mean"] > _AGREE
     metrics["mismatch/corrected"] = float(is_corrected)
     if not is_corrected:
         return list(rows), metrics
-    scored = {row.rollout.rollout_id: logprobs_T for row, logprobs_T in zip(own, trainer, strict=True)}
-    return [replace(row, trainer_logprobs_T=scored.get(row.rollout.rollout_id)) for row in rows], metrics
+    return [replace(row, trainer_logprobs_T=own) for row, own in zip(rows, trainer, strict=True)], metrics
 
 
 def mismatch_metrics(trainer_N: np.ndarray, sampler_N: np.ndarray, *, cap: float) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
 Both roads use the same stage functions and go through the same files, so on CPU in float32 they end in equal bits.
 
-A policy artifact is a folder in Hugging Face layout plus `trainer.safetensors` (AdamW's moments) and `trainer.json`
-(iterations and updates done). Learning rate, problem order and every random draw are functions of these counters and
-the seed: there is no other state, and a resumed run goes on exactly.
+A policy artifact is a folder in Hugging Face layout (with LoRA: in peft's) plus `trainer.safetensors` (AdamW's moments,
+master weights) and `trainer.json` (iterations and updates done). Learning rate, problem order and every random draw are
+functions of these counters and the seed: there is no other state, and a resumed run goes on exactly.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ from torch.distributed.tensor import DTensor
 from ptdpo_cli import signals
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.store import Artifact, Writer, partial_dir
-from ptdpo_cli.engines import Engine, open_engine
+from ptdpo_cli.engines import Engine, draw_seed, open_engine
 from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
-from ptdpo_cli.models.load import Policy, require_same_interface, weights_hash
+from ptdpo_cli.models.load import Policy, require_same_interface
+from ptdpo_cli.models.lora import adapter_off, policy_hash
 from ptdpo_cli.models.parallel import ALONE, Ranks, collect, share, strategy_of, whole
+from ptdpo_cli.models.support import vision_name
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
-from ptdpo_cli.stages.merge import made_together
 from ptdpo_cli.stages.mismatch import correct_mismatch
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
+from ptdpo_cli.stages.together import made_together
 from ptdpo_cli.stages.update import LossModel, Row, accumulate_gradients
 from ptdpo_cli.stages.workspace import Workspace
 
@@ -58,12 +60,17 @@ _SILENCED_SHARE = 0.2
 
 @dataclass
 class TrainState:
-    """The policy in training; `iteration` and `updates` count what is done."""
+    """The policy in training; `iteration` and `updates` count what is done.
+
+    `masters` is what the optimizer moves, by name: the model's own parameters, or float32 copies of narrower ones.
+    """
 
     policy: Policy  # whole: what samples and is saved
     trained: torch.nn.Module  # whose parameters are in training: the policy's model, or (FSDP2) a copy in parts
     module: torch.nn.Module  # what the loss calls
     optimizer: torch.optim.AdamW
+    masters: dict[str, torch.nn.Parameter]
+    base_path: str  # with LoRA: what the adapter's folder will name as its base
     ranks: Ranks = ALONE
     iteration: int = 0
     updates: int = 0
@@ -71,20 +78,78 @@ class TrainState:
 
 def new_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
     """A policy with a fresh optimizer."""
-    train = recipe.train
-    policy.model.train()
+    train, policy = recipe.train, with_adapter(recipe, policy)
+    model = policy.model
+    model.train()
     if train.freeze_vision:
-        policy.model.model.visual.requires_grad_(False)
+        getattr(model.model, vision_name(model)).requires_grad_(False)
+    if train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     strategy = strategy_of(recipe.distributed.strategy, ranks)
     trained, module = share(policy, ranks, strategy, partial(LossModel, media_ids=policy.media_ids))
+    masters = _masters(trainable(trained), train)
     optimizer = torch.optim.AdamW(
-        trainable(trained).values(),
+        masters.values(),
         lr=train.learning_rate,
         betas=train.adam_betas,
         eps=train.adam_eps,
         weight_decay=train.weight_decay,
     )
-    return TrainState(policy, trained, module, optimizer, ranks)
+    return TrainState(policy, trained, module, optimizer, masters, recipe.model.path, ranks)
+
+
+def with_adapter(recipe: Recipe, policy: Policy) -> Policy:
+    """The policy as the recipe's `lora` section wants it: as it is, or with an adapter, new or its own.
+
+    Errors: UsageError for an adapter of another shape, or a new one on another model than the reference.
+    """
+    lora = recipe.lora
+    if lora.vision and recipe.train.freeze_vision:
+        raise UsageError("lora.vision and train.freeze_vision exclude each other", hint="`--set lora.vision=false`")
+    if not lora.rank and policy.adapter is None:
+        return policy
+    from ptdpo_cli.models.lora import AdapterSettings, add_adapter, require_shape
+
+    modules = None if lora.modules is None else tuple(lora.modules)
+    settings = AdapterSettings(lora.rank, lora.alpha, modules, lora.vision)
+    if policy.adapter is not None:
+        require_shape(policy, settings)
+        return policy
+    if policy.path != recipe.model.path:
+        raise UsageError(
+            "a new adapter is trained on the recipe's model, which is its teacher and reference too",
+            expected=f"model.path {recipe.model.path}",
+            found=policy.path,
+            hint=f"`--set model.path={policy.path}`, or give an adapter with `--policy`",
+        )
+    return add_adapter(policy, settings, seed=draw_seed(recipe.seed, "lora"))
+
+
+def _masters(parameters: dict[str, torch.nn.Parameter], train: Train) -> dict[str, torch.nn.Parameter]:
+    """Float32 copies of the parameters that are narrower, if the recipe wants them; else the parameters themselves."""
+    masters = {}
+    for name, parameter in parameters.items():
+        is_narrow = train.master_weights and torch.finfo(parameter.dtype).bits < 32
+        if is_narrow:
+            parameter.grad_dtype = torch.float32  # micro-batches are summed in it
+        masters[name] = torch.nn.Parameter(parameter.detach().float()) if is_narrow else parameter
+    return masters
+
+
+def _to_masters(state: TrainState) -> None:
+    """Hand the gradients of narrow parameters over to their float32 copies."""
+    for name, parameter in trainable(state.trained).items():
+        master = state.masters[name]
+        if master is not parameter:
+            master.grad, parameter.grad = parameter.grad, None
+
+
+@torch.no_grad()
+def _from_masters(state: TrainState) -> None:
+    """Round the float32 copies back into the model."""
+    for name, parameter in trainable(state.trained).items():
+        if state.masters[name] is not parameter:
+            parameter.copy_(state.masters[name])
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -112,25 +177,27 @@ def train_iteration(
     blanks = {update[0][0] for update in shares} if state.ranks.world > 1 else set()
     flat, flat_scores = _read(rollouts, scores, mine | blanks)
     rows = iteration_rows(recipe, book, flat, flat_scores, mine | blanks)
+    blank_of = {row.rollout.problem_id: row.ungated() for row in rows if row.rollout.problem_id in blanks}
+    rows = [row for row in rows if row.rollout.problem_id in mine]
     sampled = rollouts.manifest.section["rollout"]
     temperature = sampled["temperature"]
     steps = []
     with signals.held():
         rows, mismatch = correct_mismatch(
-            recipe, state.policy, rows, mine, engine=sampled["engine"], temperature=temperature, ranks=state.ranks
+            recipe, state.policy, rows, engine=sampled["engine"], temperature=temperature, ranks=state.ranks
         )
         for update in shares:
             own = set(update[state.ranks.rank])
             part = [row for row in rows if row.rollout.problem_id in own]
-            blank = next((row.ungated() for row in rows if row.rollout.problem_id == update[0][0]), None)
-            steps.append(_step(recipe, state, part, temperature, blank))
+            steps.append(_step(recipe, state, part, temperature, blank_of.get(update[0][0])))
         collect(state.trained, state.policy)
         state.iteration += 1
     metrics = {
         name: float(np.mean([s[name] for s in steps if name in s]))
         for name in dict.fromkeys(k for s in steps for k in s)
     }
-    return batch_metrics(flat) | metrics | mismatch
+    skipped = rollouts.manifest.counts.get("skipped", 0)
+    return batch_metrics(flat) | metrics | mismatch | ({"prompts_skipped": skipped} if skipped else {})
 
 
 def _step(
@@ -148,15 +215,16 @@ def _step(
         ranks=state.ranks,
         blank=blank,
     )
-    parameters = trainable(state.trained).values()
-    for parameter in parameters:
-        if parameter.grad is None:  # an update without pictures: AdamW would pass over it, but not among several ranks
-            parameter.grad = torch.zeros_like(parameter)
-    norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, recipe.train.max_grad_norm)))
+    _to_masters(state)
+    for master in state.masters.values():
+        if master.grad is None:  # an update without pictures: AdamW would pass over it, but not among several ranks
+            master.grad = torch.zeros_like(master)
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(state.masters.values(), recipe.train.max_grad_norm)))
     if not math.isfinite(norm):
         raise PtdpoError("the gradient is not finite", found=norm, hint="lower train.learning_rate")
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
+    _from_masters(state)
     state.updates += 1
     return metrics | {"grad_norm/total": norm, "learning_rate": rate}
 
@@ -207,6 +275,11 @@ def iteration_rows(
     wanted: set[str] | None = None,
 ) -> list[Row]:
     """Everything the loss needs of each rollout (or of those of the problems wanted), group by group."""
+    if not rollouts:
+        raise UsageError(
+            "there is nothing to train on: every prompt of this iteration was too long",
+            hint="raise prompt.max_prompt_tokens, or leave long problems out of the data",
+        )
     by_problem = indices_by_problem(rollouts)
     sizes = {len(members) for members in by_problem.values()}
     if len(sizes) != 1:
@@ -263,6 +336,7 @@ def train_section(recipe: Recipe) -> dict:
     dropped = _NOT_IN_KEY if recipe.train.schedule == "constant" else _NOT_IN_KEY - {"iterations"}
     return {
         "train": {k: v for k, v in recipe.train.model_dump(mode="json").items() if k not in dropped},
+        "lora": recipe.lora.model_dump() if recipe.lora.rank else None,
         "rollout": recipe.rollout.model_dump(),
         "prompt": recipe.prompt.model_dump(),
         "reward": recipe.reward.model_dump(),
@@ -376,31 +450,51 @@ def _writer(plan: Plan, ranks: Ranks, force: bool):
 
 def _write_policy(plan: Plan, writer: Writer | None, state: TrainState) -> Artifact:
     """The policy as it is; the first rank has the writer, the others add their parts of the optimizer's state."""
-    model, ranks = state.policy.model, state.ranks
+    policy, ranks = state.policy, state.ranks
     folder = partial_dir(plan.directory)
     counters = {"iteration": state.iteration, "updates": state.updates}
     if writer:
-        model.save_pretrained(folder)
-        state.policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
-        state.policy.processor.save_pretrained(folder)
+        _save_model(policy, folder, base_path=state.base_path)
         (folder / "trainer.json").write_text(json.dumps(counters) + "\n")
     ranks.wait("saving a policy")
-    moments = {
-        f"{name}.{part}": value.contiguous()
-        for name, parameter in trainable(state.trained).items()
-        for part, value in state.optimizer.state[parameter].items()
-    }
-    if any(isinstance(value, DTensor) for value in moments.values()):
-        dcp.save(moments, storage_writer=HuggingFaceStorageWriter(str(folder / "trainer"), save_distributed=True))
+    tensors = _trainer_tensors(state)
+    if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
+        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder / "trainer"), save_distributed=True))
     elif writer:
-        safetensors.torch.save_file(moments, folder / "trainer.safetensors")
+        safetensors.torch.save_file(tensors, folder / "trainer.safetensors")
     ranks.wait("saving the optimizer's state")
     if writer:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             writer.add_file(file.relative_to(folder))
-        writer.finish(counts=counters, extra={"weights": weights_hash(model)})
+        base = {} if policy.adapter is None else {"base_weights": policy.base_weights}
+        writer.finish(counts=counters, extra={"weights": policy_hash(policy)} | base)
     ranks.wait("finishing a policy")
     return plan.finished()
+
+
+def _save_model(policy: Policy, folder: Path, *, base_path: str) -> None:
+    """The weights, or the adapter alone, and the processor."""
+    if policy.adapter is None:
+        policy.model.save_pretrained(folder)
+    else:
+        from ptdpo_cli.models.lora import save_adapter
+
+        save_adapter(policy, folder, base_path=base_path)
+    policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
+    policy.processor.save_pretrained(folder)
+
+
+def _trainer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    """The optimizer's moments by parameter, and the master weights where they are not the model's own."""
+    tensors = {
+        f"{name}.{part}": value.contiguous()
+        for name, master in state.masters.items()
+        for part, value in state.optimizer.state[master].items()
+    }
+    for name, parameter in trainable(state.trained).items():
+        if state.masters[name] is not parameter:
+            tensors[f"{name}.master"] = state.masters[name].detach()
+    return tensors
 
 
 def load_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
@@ -413,20 +507,21 @@ def load_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainSta
     if not (folder / "trainer.json").is_file():
         return state
     counters = json.loads((folder / "trainer.json").read_text())
-    if counters["updates"]:
-        packed = {
-            index: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-            for index, p in enumerate(trainable(state.trained).values())
-        }
-        moments = {
-            f"{name}.{part}": value
-            for name, parts in zip(trainable(state.trained), packed.values(), strict=True)
-            for part, value in parts.items()
-        }
-        in_parts = folder / "trainer"
+    folder = folder / "trainer" if (folder / "trainer").is_dir() else folder
+    reader = HuggingFaceStorageReader(str(folder))
+    known = reader.read_metadata().state_dict_metadata
+    packed = {
+        index: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(m), "exp_avg_sq": torch.zeros_like(m)}
+        for index, (name, m) in enumerate(state.masters.items())
+        if f"{name}.step" in known
+    }
+    names = list(state.masters)
+    tensors = {f"{names[i]}.{part}": value for i, parts in packed.items() for part, value in parts.items()}
+    tensors |= {f"{n}.master": m.detach() for n, m in state.masters.items() if f"{n}.master" in known}
+    if tensors:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")
-            dcp.load(moments, storage_reader=HuggingFaceStorageReader(str(in_parts if in_parts.is_dir() else folder)))
+            dcp.load(tensors, storage_reader=reader)
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": packed, "param_groups": groups})
     state.iteration, state.updates = counters["iteration"], counters["updates"]
@@ -491,6 +586,8 @@ def run_loop(
         problems = work.problems
     base = work.policy(start or recipe.model.path)
     reference = work.reference if recipe.needs_scores else None
+    if reference is not None:
+        require_same_interface(base, reference.hashes, what=f"the reference {recipe.model.path}")
     loop = Loop(
         recipe,
         work.run,
@@ -580,7 +677,7 @@ def _iterate(
     """rollout → score-ref → update, through the same files as the separate commands; `log` keeps the metrics."""
     recipe, policy, ranks = loop.recipe, state.policy, state.ranks
     started = time.perf_counter()
-    hashes = {**policy.hashes, "weights": weights_hash(policy.model)}
+    hashes = {**policy.hashes, "weights": policy_hash(policy)}
     policy.model.eval()
     sampling = plan_rollout(recipe, loop.run, loop.problems, hashes, iteration=state.iteration)
     rollouts = made_together(
@@ -591,9 +688,12 @@ def _iterate(
     scores = None
     if loop.reference is not None:
         scoring = plan_score_ref(recipe, loop.run, rollouts, loop.hints, loop.reference)
-        scores = made_together(
-            ranks, scoring, lambda part: make_scores(recipe, scoring, loop.book, loop.reference, rollouts, part=part)
-        )
+        with adapter_off(policy):  # with LoRA the reference is the policy's own model
+            scores = made_together(
+                ranks,
+                scoring,
+                lambda part: make_scores(recipe, scoring, loop.book, loop.reference, rollouts, part=part),
+            )
     scored = time.perf_counter()
     state.trained.train()
     artifacts = [str(a.path.relative_to(loop.run)) for a in (rollouts, scores) if a is not None]

@@ -36,12 +36,17 @@ from ptdpo_cli.objectives import (
     truncated_importance_weights,
 )
 from ptdpo_cli.recipe import Train
+from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.rollout import Rollout
 from ptdpo_cli.stages.score_ref import Score
 
 # A divergence this large with a gradient this small relative to it is not learning, it is a fault.
 _POSITIVE_DIVERGENCE = 1e-6
 _ZERO_GRADIENT = 1e-9
+_MEMORY_KEYS = (
+    "train.tokens_per_micro_batch or train.logits_per_chunk, or set train.gradient_checkpointing=true "
+    "or lora.rank"
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,10 @@ def accumulate_gradients(
     module = module or LossModel(policy.model, policy.media_ids)
     whole = Denominators.of(rows).over(ranks)
     batches = in_token_batches(
-        [row.prompt for row in rows], [row.n_tokens for row in rows], train.tokens_per_micro_batch
+        [row.prompt for row in rows],
+        [row.n_tokens for row in rows],
+        train.tokens_per_micro_batch,
+        shared=not train.gradient_checkpointing,
     )
     most = max(ranks.gather(len(batches), doing="counting micro-batches"))
     totals: dict[str, float] = {}
@@ -138,7 +146,11 @@ def accumulate_gradients(
         part = [blank] if is_blank else [rows[i] for i in batches[number]]
         # Peers average their gradients, and the loss is a sum over all of them.
         weight = 0 if is_blank else ranks.world
-        with _synchronised(module, number == most - 1):
+        longest = max(len(row.prompt) for row in part) + max(row.n_tokens for row in part)
+        with (
+            memory_for("the update", rows=len(part), tokens=longest, keys=_MEMORY_KEYS),
+            _synchronised(module, number == most - 1),
+        ):
             sums, values = _micro_batch(policy, module, part, whole, train, temperature, weight)
         for name, value in {} if is_blank else sums.items():
             totals[name] = totals.get(name, 0.0) + value
@@ -169,11 +181,9 @@ def _micro_batch(policy, module, rows: list[Row], whole: Denominators, train: Tr
     responses = [row.rollout.token_ids_T for row in rows]
     batch = build_batch(policy.model, [row.prompt for row in rows], responses, pad_id=policy.tokenizer.pad_token_id)
     gated_N, support_GS, teacher_GC, weights_G = _gated_tokens(rows, whole, train, policy.model)
-    old_N = torch.from_numpy(np.concatenate([row.old_logprobs_T for row in rows]))
-    sampler_N = torch.from_numpy(np.concatenate([row.rollout.sampler_logprobs_T for row in rows]))
 
     def terms_of(*scores):
-        return _terms(rows, batch.mask_BT, whole, train, old_N, sampler_N, teacher_GC, weights_G, *scores)
+        return _terms(rows, batch.mask_BT, whole, train, teacher_GC, weights_G, *scores)
 
     loss, hidden_NH, gradients, sums, values = module(
         batch, terms_of, gated_N, support_GS, temperature, train.logits_per_chunk
@@ -185,10 +195,11 @@ def _micro_batch(policy, module, rows: list[Row], whole: Denominators, train: Tr
     return sums, {name: value.float().cpu().numpy() for name, value in values.items()}
 
 
-def _terms(rows, mask_BT, whole, train, old_N, sampler_N, teacher_GC, weights_G, logprobs_N, entropy_N, student_GC):
+def _terms(rows, mask_BT, whole, train, teacher_GC, weights_G, logprobs_N, entropy_N, student_GC):
     """The terms of the loss, already divided; further sums; and values per token."""
     logprobs_BT = _padded(logprobs_N, mask_BT)
-    old_BT, sampler_BT = _padded(old_N.to(logprobs_N), mask_BT), _padded(sampler_N.to(logprobs_N), mask_BT)
+    old_BT = _padded(_packed(rows, lambda row: row.old_logprobs_T, logprobs_N), mask_BT)
+    sampler_BT = _padded(_packed(rows, lambda row: row.rollout.sampler_logprobs_T, logprobs_N), mask_BT)
     advantages_BT = torch.tensor([row.advantage for row in rows]).to(logprobs_BT)[:, None].expand_as(logprobs_BT)
 
     loss_BT = clipped_surrogate(
