@@ -163,8 +163,8 @@ def one_update(run: Path) -> tuple:
 
 # What is damaged, which command reads it, and which one makes it again.
 READERS = {
-    "problems/problems-00000.parquet": lambda run: ("rollout", *here(run), "--iteration", 7),
-    "problems/images-00000.parquet": lambda run: ("rollout", *here(run), "--iteration", 7),
+    "problems/problems-00000.parquet": lambda run: ("rollout", *here(run), "--policy", "tiny-base", "--iteration", 7),
+    "problems/images-00000.parquet": lambda run: ("rollout", *here(run), "--policy", "tiny-base", "--iteration", 7),
     "hints/hints-00000.parquet": lambda run: (
         "score-ref", *here(run), "--rollouts", of(run, "rollouts", iteration=0), "--force"),
     "rollouts/rollouts-00001.parquet": one_update,

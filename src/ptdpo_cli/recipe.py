@@ -199,6 +199,15 @@ class Lora(Section):
     """Also those of the vision tower."""
 
 
+class Distributed(Section):
+    """Training in several processes that `torchrun` starts; no part of any artifact's key."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp2"] = "auto"
+    """ddp: a whole copy in every process; fsdp2: weights, gradients and optimizer in parts; auto: ddp among several."""
+    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """How long a process waits for its peers before the run fails, naming who is missing."""
+
+
 class Eval(Section):
     """Question-only evaluation: one greedy answer and n samples per problem."""
 
@@ -239,6 +248,7 @@ class Recipe(Section):
     teacher: Teacher = Teacher()
     train: Train = Train()
     lora: Lora = Lora()
+    distributed: Distributed = Distributed()
     eval: Eval = Eval()
     sft: dict | None = None
 

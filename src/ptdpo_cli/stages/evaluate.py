@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import EVALS
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
@@ -54,25 +55,31 @@ def make_eval(
     policy: Policy,
     *,
     force: bool = False,
+    part: Part | None = None,
     progress: Progress = no_progress,
 ) -> Artifact:
-    """One greedy answer and n samples per problem, graded; the summary goes into the manifest as `extra.summary`."""
-    if not force and (done := plan.finished()):
+    """One greedy answer and n samples per problem, graded; the summary goes into the manifest as `extra.summary`.
+
+    A part has no summary: an interval over some of the problems says nothing of the whole.
+    """
+    if not force and (done := plan.finished(part)):
         return done
     settings, chosen = recipe.eval, list(book.problems)[: plan.section["limit"]]
-    with plan.writer(force=force) as writer:
+    with plan.writer(force=force, part=part) as writer:
         for shard, start in enumerate(range(0, len(chosen), settings.problems_per_shard)):
             progress(start, len(chosen), "evaluating")
-            if not writer.has_shard(shard):
-                part = chosen[start : start + settings.problems_per_shard]
-                ids = book.fitting(part)
+            if writer.needs_shard(shard):
+                wanted = chosen[start : start + settings.problems_per_shard]
+                ids = book.fitting(wanted)
                 rows = [row for greedy in (True, False) for row in _answers(recipe, book, engine, policy, ids, greedy)]
                 writer.write_shard(
                     shard,
                     tables={"evals": pa.Table.from_pylist(rows, schema=EVALS)},
-                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(part) - len(ids)},
+                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(wanted) - len(ids)},
                 )
         progress(len(chosen), len(chosen), "evaluating")
+        if part is not None:
+            return writer.finish()
         return writer.finish(extra={"summary": summarise(writer.read_table("evals").to_pylist(), recipe)})
 
 

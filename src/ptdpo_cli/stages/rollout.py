@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import ROLLOUTS, Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of, split
@@ -94,10 +95,11 @@ def make_rollouts(
     policy: Policy,
     *,
     force: bool = False,
+    part: Part | None = None,
     progress: Progress = no_progress,
 ) -> Artifact:
     """Sample and grade the rollouts of one iteration, shard by shard."""
-    if not force and (done := plan.finished()):
+    if not force and (done := plan.finished(part)):
         return done
     settings = recipe.rollout
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, plan.section["top_ids"])
@@ -105,13 +107,13 @@ def make_rollouts(
     chosen = problems_of_iteration(
         list(book.problems), iteration, per_iteration=settings.problems_per_iteration, seed=recipe.seed
     )[: plan.section["limit"]]
-    with plan.writer(force=force) as writer:
+    with plan.writer(force=force, part=part) as writer:
         for shard, start in enumerate(range(0, len(chosen), settings.problems_per_shard)):
             progress(start, len(chosen), "sampling")
-            if writer.has_shard(shard):
+            if not writer.needs_shard(shard):
                 continue
-            part = chosen[start : start + settings.problems_per_shard]
-            ids = book.fitting(part)
+            wanted = chosen[start : start + settings.problems_per_shard]
+            ids = book.fitting(wanted)
             requests = [
                 Request(prompt, draw_seed(recipe.seed, "rollout", iteration, prompt.problem_id, g))
                 for prompt in book.students(ids)
@@ -132,7 +134,7 @@ def make_rollouts(
                     "tokens": sum(row["response_tokens"] for row in rows),
                     "correct": sum(row["accuracy"] == 1 for row in rows),
                     "truncated": sum(row["finish_reason"] == "length" for row in rows),
-                    "skipped": len(part) - len(ids),
+                    "skipped": len(wanted) - len(ids),
                 },
             )
         progress(len(chosen), len(chosen), "sampling")
@@ -197,14 +199,14 @@ def _tensors(samples: list[Sample], k: int) -> dict[str, np.ndarray]:
 def read_rollouts(artifact: Artifact) -> Iterator[list[Rollout]]:
     """The rollouts of an artifact, one list per shard; a problem's group is never split over shards."""
     for shard in range(artifact.shards()):
-        rows = artifact.shard_table("rollouts", shard).to_pylist()
-        tensors = artifact.tensors("rollouts", shard)
-        ragged = [
-            split(tensors[name], tensors["offsets"]) for name in ("token_ids", "sampler_logprobs", "sampler_top_ids")
-        ]
-        yield [
-            Rollout(
-                r["rollout_id"], r["problem_id"], ids, logprobs, top, r["accuracy"], r["reward"], r["finish_reason"]
-            )
-            for r, ids, logprobs, top in zip(rows, *ragged, strict=True)
-        ]
+        yield read_shard(artifact, shard)
+
+
+def read_shard(artifact: Artifact, shard: int) -> list[Rollout]:
+    rows = artifact.shard_table("rollouts", shard).to_pylist()
+    tensors = artifact.tensors("rollouts", shard)
+    ragged = [split(tensors[name], tensors["offsets"]) for name in ("token_ids", "sampler_logprobs", "sampler_top_ids")]
+    return [
+        Rollout(r["rollout_id"], r["problem_id"], ids, logprobs, top, r["accuracy"], r["reward"], r["finish_reason"])
+        for r, ids, logprobs, top in zip(rows, *ragged, strict=True)
+    ]

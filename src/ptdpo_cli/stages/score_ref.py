@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import SCORES
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of
@@ -30,7 +31,7 @@ from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_rollouts
+from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_shard
 
 # A teacher whose best token is nowhere likelier than this above 1/V has lost its weights or its input.
 _UNIFORM_NATS = 0.01
@@ -101,44 +102,48 @@ def make_scores(
     rollouts: Artifact,
     *,
     force: bool = False,
+    part: Part | None = None,
     progress: Progress = no_progress,
 ) -> Artifact:
     """Score the rollouts shard by shard; gated ones by the teacher, all of them by the reference where it is asked for.
 
     Errors: PtdpoError when the teacher is uniform or its logits hold NaN or inf.
     """
-    if not force and (done := plan.finished()):
+    if not force and (done := plan.finished(part)):
         return done
-    with plan.writer(force=force) as writer:
-        for shard, group in enumerate(_first_problems(read_rollouts(rollouts), plan.section["limit"])):
+    chosen = _first_problems(rollouts, plan.section["limit"])
+    with plan.writer(force=force, part=part) as writer:
+        for shard in range(rollouts.shards()):
             progress(shard, rollouts.shards(), "scoring")
-            if not writer.has_shard(shard):
-                picked = gate(recipe, book, group) if recipe.needs_teacher and group else [False] * len(group)
-                gated = _fitting(book, group, picked)
-                rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
-                writer.write_shard(
-                    shard,
-                    tables={"scores": pa.Table.from_pylist(rows, schema=SCORES)},
-                    tensors={"scores": tensors},
-                    counts={
-                        "rollouts": len(rows),
-                        "gated": sum(gated),
-                        "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
-                        "skipped": sum(picked) - sum(gated),
-                    },
-                )
+            if not writer.needs_shard(shard):
+                continue
+            everything = read_shard(rollouts, shard)
+            group = [r for r in everything if chosen is None or r.problem_id in chosen]
+            if everything and not group:       # beyond the limit
+                continue
+            picked = gate(recipe, book, group) if recipe.needs_teacher and group else [False] * len(group)
+            gated = _fitting(book, group, picked)
+            rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
+            writer.write_shard(
+                shard,
+                tables={"scores": pa.Table.from_pylist(rows, schema=SCORES)},
+                tensors={"scores": tensors},
+                counts={
+                    "rollouts": len(rows),
+                    "gated": sum(gated),
+                    "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
+                    "skipped": sum(picked) - sum(gated),
+                },
+            )
         progress(rollouts.shards(), rollouts.shards(), "scoring")
         return writer.finish()
 
 
-def _first_problems(groups: Iterator[list[Rollout]], limit: int | None) -> Iterator[list[Rollout]]:
-    seen: dict[str, None] = {}
-    for group in groups:
-        seen |= dict.fromkeys(r.problem_id for r in group)
-        chosen = set(list(seen)[:limit])
-        part = [r for r in group if r.problem_id in chosen]
-        if part or not group:  # an empty shard of the rollouts stays one: the shards go together by number
-            yield part
+def _first_problems(rollouts: Artifact, limit: int | None) -> set[str] | None:
+    """The first `limit` problems of these rollouts; None without a limit."""
+    if limit is None:
+        return None
+    return set(list(dict.fromkeys(rollouts.table("rollouts")["problem_id"].to_pylist()))[:limit])
 
 
 def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -15,9 +17,11 @@ from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
 from ptdpo_cli.models.load import Policy, is_adapter, load_policy
 from ptdpo_cli.models.lora import BASE, load_adapter
+from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.plan import Plan, made_by_one
 from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems
 
 
@@ -27,18 +31,31 @@ class Workspace:
     `force` makes anew what is made on the way, problems and the loop's hints, so that it mends damaged ones too.
     """
 
-    def __init__(self, recipe: Recipe, run: Path, *, force: bool = False):
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        *,
+        force: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+        ranks: Ranks = ALONE,
+    ):
         self.recipe = recipe
         self.run = run
         self.force = force
+        self.say = say
+        self.ranks = ranks
 
     @cached_property
     def problems(self) -> Artifact:
         """The training problems; made here when they are not there yet."""
-        return make_problems(self.recipe, plan_problems(self.recipe, self.run), force=self.force)
+        return self._problems(plan_problems(self.recipe, self.run))
 
     def eval_problems(self) -> Artifact:
-        return make_problems(self.recipe, plan_eval_problems(self.recipe, self.run), force=self.force)
+        return self._problems(plan_eval_problems(self.recipe, self.run))
+
+    def _problems(self, plan: Plan) -> Artifact:
+        return made_by_one(lambda: make_problems(self.recipe, plan, force=self.force), self.say)
 
     @cached_property
     def reference(self) -> Policy:
@@ -46,6 +63,16 @@ class Workspace:
         reference = self._load(self.recipe.model.path)
         reference.model.requires_grad_(False)
         return reference
+
+    @cached_property
+    def base_hashes(self) -> dict[str, str]:
+        """Hashes of the initial model; where nothing else needs it, it is loaded beside the accelerator and dropped."""
+        if "reference" in self.__dict__:
+            return self.reference.hashes
+        settings = self.recipe.model
+        return load_policy(
+            settings.path, dtype=settings.dtype, device="cpu", trust_remote_code=settings.trust_remote_code
+        ).hashes
 
     def policy(self, path: str | Path) -> Policy:
         """A model ready for work; of a policy artifact also checked that its weights are those that were saved.
@@ -87,7 +114,10 @@ class Workspace:
             require_same_problems(hints, self.problems)
         else:
             plan = plan_build_hints(self.recipe, self.run, self.problems)
-            hints = make_hints(plan, self.problems, force=self.force) if make else plan.finished()
+            if make:
+                hints = made_by_one(lambda: make_hints(plan, self.problems, force=self.force), self.say)
+            else:
+                hints = plan.finished()
             if hints is None:
                 raise no_hints(self.run)
         require_hints(hints.manifest.counts)
@@ -102,8 +132,11 @@ class Workspace:
 
     def store_recipe(self) -> None:
         """RUN/recipe.yaml, complete: later commands on this run need no --recipe."""
+        if not self.ranks.is_first:
+            return
         self.run.mkdir(parents=True, exist_ok=True)
-        temporary = self.run / "recipe.yaml.tmp"
+        # Tasks of an array do this at the same time.
+        temporary = self.run / f"recipe.yaml.{platform.node()}.{os.getpid()}.tmp"
         temporary.write_text(dump_recipe(self.recipe))
         os.replace(temporary, self.run / "recipe.yaml")
 
