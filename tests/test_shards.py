@@ -290,7 +290,7 @@ class Killed(BaseException):
 # Where a merge is cut short: object, name of the function, and the call at which it happens; with what is there then.
 MOMENTS = {
     "linking": (store.Writer, "take_shards", lambda calls, _: calls == 2, False),
-    "before the manifest": (merging, "summarise", lambda calls, _: calls == 1, False),
+    "before the manifest": (merging, "sum_counts", lambda calls, _: calls == 1, False),
     "before the swap": (store, "_finish_swap", lambda calls, _: calls == 2, False),
     "removing manifests": (Path, "unlink", lambda _, path: path.match("*.parts/1-of-2/manifest.json"), True),
     "removing parts": (shutil, "rmtree", lambda _, path: Path(path).name.endswith(".parts"), True),

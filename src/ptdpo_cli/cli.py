@@ -76,7 +76,7 @@ def _workspace(loaded, run, force: bool):
 
 def _make(work, plan, part, make, *, force: bool):
     """The artifact, made by this process or by several together, and whether it was there before."""
-    from ptdpo_cli.stages.merge import made_together
+    from ptdpo_cli.stages.together import made_together
 
     done = not force and plan.finished(part) is not None
     with console.bar(plan.stage) as progress:
@@ -129,9 +129,9 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     )
 
 
-def _say_skipped(artifact, what: str) -> None:
-    if skipped := artifact.manifest.counts.get("skipped"):
-        console.say(f"{skipped} {what} left out: their prompts are too long (prompt.too_long is skip)")
+def _say_skipped(counts: dict, what: str) -> None:
+    if counts.get("skipped"):
+        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
 
 
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
@@ -223,7 +223,7 @@ def rollout(
     make = partial(make_rollouts, loaded, plan, book, HfEngine(sampler), sampler)
     rollouts, done = _make(work, plan, part, make, force=force)
     _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
-    _say_skipped(rollouts, "problems")
+    _say_skipped(rollouts.manifest.counts, "problems")
     _report(rollouts, done_before=done, as_json=as_json)
 
 
@@ -274,7 +274,7 @@ def score_ref(
     make = partial(make_scores, loaded, plan, book, reference, sampled)
     scores, done = _make(work, plan, part, make, force=force)
     _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
-    _say_skipped(scores, "rollouts")
+    _say_skipped(scores.manifest.counts, "rollouts")
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -405,7 +405,7 @@ def evaluate(
         _say_counts("{answers} answers to {problems} problems", evals)
     elif not quiet:
         render_summary(summary, console.messages)
-    _say_skipped(evals, "problems")
+    _say_skipped(evals.manifest.counts, "problems")
     _report(evals, done_before=done, as_json=as_json, summary=summary)
 
 
@@ -477,6 +477,88 @@ def merge(
 
     found = {"path": str(path), "artifacts": join_parts(path)}
     _print(found, lambda result, to: render_merge(result["artifacts"], to), as_json=as_json)
+
+
+@app.command()
+def chain(
+    recipe: Annotated[str, typer.Argument(help="Recipe (YAML); its section `slurm` has the resources.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run's artifacts.")],
+    iterations: Annotated[int, typer.Argument(help="How many iterations.")],
+    shards: Annotated[int | None, typer.Option(min=1, help="Tasks of the arrays of rollout and score-ref.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the scripts, print the plan, submit nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Submit the jobs of some iterations to Slurm; again: only those that are missing.
+
+    Example: `ptdpo chain recipes/8b.yaml runs/8b 200 --shards 8 --dry-run`
+    """
+    flags = _flags({"slurm.shards": shards})
+    loaded, run = _start(recipe, run, flags, None, quiet, verbose)
+    from ptdpo_cli.recipe import find_recipe
+    from ptdpo_cli.stages.chain import render_chain, run_chain
+
+    result = run_chain(loaded, find_recipe(recipe), run, iterations, is_dry=dry_run, say=console.say)
+    _print(result, render_chain, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Look at model, processor, data and engine before any training: one line per check, exit code 1 if one fails.
+
+    Example: `ptdpo doctor --recipe recipes/tiny.yaml`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.doctor import diagnose, render, write
+
+    _quiet_libraries()
+    result = diagnose(loaded, run, policy)
+    _print(result, render, as_json=as_json)
+    console.say(f"written to {write(result, run)}")
+    if result["verdict"] == "fail":
+        raise typer.Exit(1)
+
+
+@app.command()
+def estimate(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs; default: the recipe's, else 1.")] = None,
+    lengths: Annotated[
+        Path | None, typer.Option(help="A run whose rollouts and scores say how long things are; default: the worst.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="What a GPU sustains (peak x MFU): also say the time.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Estimate memory per GPU, disk, tokens and FLOPs of a recipe from the model's config; no weights are read.
+
+    Example: `ptdpo estimate --recipe recipes/tiny.yaml --gpus 8`
+    """
+    loaded, _ = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.estimate import estimate as work_out
+    from ptdpo_cli.stages.estimate import lengths_of, render
+
+    _quiet_libraries()
+    measured = None if lengths is None else lengths_of(lengths, loaded)
+    _print(work_out(loaded, gpus=gpus, lengths=measured, tflops=tflops), render, as_json=as_json)
 
 
 @app.command()

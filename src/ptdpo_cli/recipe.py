@@ -186,6 +186,15 @@ class Train(Section):
     """Where metrics go besides logs/metrics.jsonl; `[]`: nowhere."""
 
 
+class Distributed(Section):
+    """Training in several processes that `torchrun` starts; no part of any artifact's key."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp2"] = "auto"
+    """ddp: a whole copy in every process; fsdp2: weights, gradients and optimizer in parts; auto: ddp among several."""
+    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """How long a process waits for its peers before the run fails, naming who is missing."""
+
+
 class Lora(Section):
     """Train an adapter (through peft, `pip install 'ptdpo[peft]'`); teacher and reference are the base without it."""
 
@@ -197,15 +206,6 @@ class Lora(Section):
     """Last names of linear layers, `[q_proj, v_proj]`; null: all of the language model's."""
     vision: bool = False
     """Also those of the vision tower."""
-
-
-class Distributed(Section):
-    """Training in several processes that `torchrun` starts; no part of any artifact's key."""
-
-    strategy: Literal["auto", "none", "ddp", "fsdp2"] = "auto"
-    """ddp: a whole copy in every process; fsdp2: weights, gradients and optimizer in parts; auto: ddp among several."""
-    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """How long a process waits for its peers before the run fails, naming who is missing."""
 
 
 class Eval(Section):
@@ -233,6 +233,51 @@ class Eval(Section):
     """Draws for the 95 % interval."""
 
 
+class Job(Section):
+    """What a job asks Slurm for; null leaves it to the lines of its stage's run.sbatch."""
+
+    partition: str | None = None
+    """`--partition`."""
+    account: str | None = None
+    """`--account`."""
+    qos: str | None = None
+    """`--qos`."""
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    """`--gpus-per-node`, in the stages that run a model; train with several runs under torchrun."""
+    cpus: Positive | None = None
+    """`--cpus-per-task`."""
+    mem: str | None = None
+    """`--mem`, for example 64G."""
+    time: str | None = None
+    """`--time`, for example `08:00:00`, in quotes; at its end a stage saves, is queued again and goes on."""
+    setup: list[str] | None = None
+    """Lines of bash before the command: `module load …`, `source …/bin/activate`."""
+    container: str | None = None
+    """Words before the command: `apptainer exec --nv ptdpo.sif`."""
+    flags: list[str] | None = None
+    """Other options of sbatch, each with its dashes: `--constraint=h100`."""
+    shards: Positive | None = None
+    """Tasks of the array that makes the artifact in parts, which a job then merges; null: one job, no array."""
+
+
+class SlurmStages(Section):
+    """What single stages ask for instead, with the same keys."""
+
+    build_hints: Job = Job()
+    rollout: Job = Job()
+    score_ref: Job = Job()
+    merge: Job = Job()
+    train: Job = Job()
+    eval: Job = Job()
+
+
+class Slurm(Job):
+    """Jobs of `stages/chain.sh`; no part of any artifact's key. `shards` counts for rollout and score-ref."""
+
+    stages: SlurmStages = SlurmStages()
+    """The same keys per stage: `stages: {train: {gpus: 8}}`."""
+
+
 class Recipe(Section):
     """All of it. A stage's artifacts are keyed by the sections that the stage reads, and by nothing else."""
 
@@ -250,6 +295,7 @@ class Recipe(Section):
     lora: Lora = Lora()
     distributed: Distributed = Distributed()
     eval: Eval = Eval()
+    slurm: Slurm = Slurm()
     sft: dict | None = None
 
     @property
@@ -276,7 +322,7 @@ _EXAMPLE = "a recipe to begin with: `recipes/tiny.yaml`"
 
 def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """The recipe of a YAML file (None: all defaults) with `section.key=value` overrides; UsageError on any fault."""
-    tree = _read_yaml(_find(path)) if path is not None else {}
+    tree = _read_yaml(find_recipe(path)) if path is not None else {}
     if path is not None:
         tree.setdefault("run", f"runs/{Path(path).stem}")
     for override in overrides:
@@ -290,7 +336,7 @@ def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str
         ) from None
 
 
-def _find(path: str | Path) -> Path:
+def find_recipe(path: str | Path) -> Path:
     """The file itself, or the shipped recipe of this name, with `recipes/` before it or without."""
     for candidate in (Path(path), recipes_folder() / path, recipes_folder().parent / path):
         if candidate.is_file():

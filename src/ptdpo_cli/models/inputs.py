@@ -199,7 +199,9 @@ class Batch:
 def build_batch(model, prompts: Sequence[Prompt], responses: Sequence[np.ndarray], *, pad_id: int) -> Batch:
     """Rows of prompt and response."""
     lengths_B1 = torch.tensor([len(response) for response in responses])[:, None]
-    mask_BT = torch.arange(int(lengths_B1.max())) < lengths_B1
+    # Never one column alone: there is then always something to read after the prompts, and every micro-batch goes
+    # through the layers equally often, for which the ranks of a distributed run wait.
+    mask_BT = torch.arange(max(2, int(lengths_B1.max()))) < lengths_B1
     response_ids_BT = torch.full(mask_BT.shape, pad_id)
     response_ids_BT[mask_BT] = torch.from_numpy(np.concatenate(responses)).long()
     shared = share_prompts(prompts, pad_id, model.device)

@@ -33,8 +33,6 @@ def response_hidden(model, batch: Batch) -> torch.Tensor:
         return _recomputable_hidden(model, batch)
     first_BH, cache, mask_BL = read_prompts(model, batch.prompts)
     n_read = batch.mask_BT.shape[1] - 1
-    if n_read == 0:
-        return first_BH
     rest = model.model(
         input_ids=batch.response_ids_BT[:, :-1],
         attention_mask=torch.cat([mask_BL, batch.mask_BT[:, :-1].long()], 1),

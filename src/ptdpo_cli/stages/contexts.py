@@ -54,6 +54,7 @@ class PromptBook:
         self.policy = policy
         self.problems = {problem.problem_id: problem for problem in problems}
         self.hints = hints or {}
+        self.teacher_was_seen_to_see = False    # score-ref looks once
         self._built: dict[tuple[str, bool], Prompt] = {}
         self._too_long: dict[tuple[str, bool], int] = {}  # their tokens
         self._limit = _token_limit(recipe, policy, max_new_tokens or recipe.rollout.max_new_tokens)

@@ -69,13 +69,13 @@ def make_eval(
         for shard, start in enumerate(range(0, len(chosen), settings.problems_per_shard)):
             progress(start, len(chosen), "evaluating")
             if writer.needs_shard(shard):
-                wanted = chosen[start : start + settings.problems_per_shard]
-                ids = book.fitting(wanted)
+                asked = chosen[start : start + settings.problems_per_shard]
+                ids = book.fitting(asked)
                 rows = [row for greedy in (True, False) for row in _answers(recipe, book, engine, policy, ids, greedy)]
                 writer.write_shard(
                     shard,
                     tables={"evals": pa.Table.from_pylist(rows, schema=EVALS)},
-                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(wanted) - len(ids)},
+                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(asked) - len(ids)},
                 )
         progress(len(chosen), len(chosen), "evaluating")
         if part is not None:

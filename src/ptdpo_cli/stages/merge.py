@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -28,10 +27,6 @@ from ptdpo_cli.artifacts.store import (
     sum_counts,
 )
 from ptdpo_cli.errors import ArtifactError
-from ptdpo_cli.models.parallel import Ranks
-from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages.evaluate import summarise
-from ptdpo_cli.stages.plan import Plan
 
 # What all parts of one artifact have in common, besides their schema and stage, which the input key covers.
 _SHARED = ("input_key", "inputs", "section", "seed", "model", "hint_hash", "policy_hash")
@@ -64,25 +59,6 @@ def merge(path: Path | str) -> list[dict]:
             hint="make all N of them first: `ptdpo rollout --shard 0/N …`; `ptdpo status RUN` lists what is there",
         )
     return rows
-
-
-def made_together(
-    ranks: Ranks, plan: Plan, make: Callable[[Part | None], Artifact], part: Part | None = None
-) -> Artifact:
-    """What `make` makes: by one process whole, or the part asked for; by several each a part, which the first joins.
-
-    Several processes that are asked for a part together cut it further, and leave the joining to `merge`.
-    """
-    if ranks.world == 1:
-        return make(part)
-    if part is not None:
-        return make(Part(part.count * ranks.world, part.index * ranks.world + ranks.rank))
-    make(Part(ranks.world, ranks.rank))
-    ranks.wait(plan.stage)
-    with ranks.one_after_first(f"joining {plan.kind}"):
-        if ranks.is_first:
-            merge(plan.directory)
-    return plan.finished()
 
 
 def render_merge(rows: list[dict], console: Console) -> None:
@@ -153,6 +129,9 @@ def _extra(writer: Writer, first: Manifest) -> dict:
     """What only the whole can say, besides what every part says."""
     extra = {name: value for name, value in first.extra.items() if name != "part"}
     if first.kind == "evals":
+        from ptdpo_cli.recipe import Recipe
+        from ptdpo_cli.stages.evaluate import summarise  # imports torch, which no other kind needs here
+
         recipe = Recipe.model_validate({"seed": first.seed, "eval": first.section["eval"]})
         extra["summary"] = summarise(writer.read_table("evals").to_pylist(), recipe)
     return extra

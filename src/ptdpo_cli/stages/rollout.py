@@ -112,8 +112,8 @@ def make_rollouts(
             progress(start, len(chosen), "sampling")
             if not writer.needs_shard(shard):
                 continue
-            wanted = chosen[start : start + settings.problems_per_shard]
-            ids = book.fitting(wanted)
+            asked = chosen[start : start + settings.problems_per_shard]
+            ids = book.fitting(asked)
             requests = [
                 Request(prompt, draw_seed(recipe.seed, "rollout", iteration, prompt.problem_id, g))
                 for prompt in book.students(ids)
@@ -134,7 +134,7 @@ def make_rollouts(
                     "tokens": sum(row["response_tokens"] for row in rows),
                     "correct": sum(row["accuracy"] == 1 for row in rows),
                     "truncated": sum(row["finish_reason"] == "length" for row in rows),
-                    "skipped": len(wanted) - len(ids),
+                    "skipped": len(asked) - len(ids),
                 },
             )
         progress(len(chosen), len(chosen), "sampling")

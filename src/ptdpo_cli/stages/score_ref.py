@@ -23,6 +23,7 @@ from ptdpo_cli.artifacts.schemas import SCORES
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of
 from ptdpo_cli.errors import ArtifactError, PtdpoError
+from ptdpo_cli.models.checks import require, sees_pictures
 from ptdpo_cli.models.inputs import Prompt, build_batch
 from ptdpo_cli.models.load import Policy, require_same_interface
 from ptdpo_cli.models.logprobs import for_each_chunk, in_token_batches, require_finite, token_logprobs
@@ -107,7 +108,7 @@ def make_scores(
 ) -> Artifact:
     """Score the rollouts shard by shard; gated ones by the teacher, all of them by the reference where it is asked for.
 
-    Errors: PtdpoError when the teacher is uniform or its logits hold NaN or inf.
+    Errors: PtdpoError when the teacher is uniform or blind, or its logits hold NaN or inf.
     """
     if not force and (done := plan.finished(part)):
         return done
@@ -117,9 +118,9 @@ def make_scores(
             progress(shard, rollouts.shards(), "scoring")
             if not writer.needs_shard(shard):
                 continue
-            everything = read_shard(rollouts, shard)
-            group = [r for r in everything if chosen is None or r.problem_id in chosen]
-            if everything and not group:       # beyond the limit
+            sampled = read_shard(rollouts, shard)
+            group = [r for r in sampled if chosen is None or r.problem_id in chosen]
+            if sampled and not group:       # beyond the limit; a shard that has no rollouts stays one
                 continue
             picked = gate(recipe, book, group) if recipe.needs_teacher and group else [False] * len(group)
             gated = _fitting(book, group, picked)
@@ -174,6 +175,7 @@ def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: 
     prompts = book.teachers(r.problem_id for r in chosen)
     temperature = plan.section["temperature"]
     teacher = teacher_scores(recipe, reference, prompts, chosen, temperature=temperature)
+    _require_sight(recipe, book, reference, prompts, chosen)
     by_id = {r.rollout_id: (p, t) for r, p, t in zip(chosen, prompts, teacher, strict=True)}
     rows = [_row(r, *by_id.get(r.rollout_id, (None, None))) for r in rollouts]
     tensors = _teacher_tensors(teacher)
@@ -203,7 +205,7 @@ def teacher_scores(
 
     def score(logits_NV, where, batch, sampler_top_NK):
         require_finite(logits_NV, reference.media_ids, who="teacher")
-        _require_informed(logits_NV, reference.media_ids)
+        require_informed(logits_NV, reference.media_ids)
         top_NK = logits_NV.topk(min(k, logits_NV.shape[1] - len(reference.media_ids)), 1).indices
         support_NS = union(sampler_top_NK[where].to(top_NK.device), top_NK)
         return (
@@ -278,7 +280,17 @@ def _stack(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.insert(p, [p.shape[1] - 1] * (width - p.shape[1]), -np.inf, axis=1) for p in parts])
 
 
-def _require_informed(logits_NV: torch.Tensor, media_ids: list[int]) -> None:
+def _require_sight(recipe, book, reference, prompts: list[Prompt], rollouts: list[Rollout]) -> None:
+    """Refuse a blind teacher, at the first gated rollout with a picture: once per command, and per loop."""
+    pictured = next((i for i, prompt in enumerate(prompts) if prompt.images), None)
+    if book.teacher_was_seen_to_see or pictured is None or recipe.teacher.context == "blind":
+        return
+    require(sees_pictures(reference, prompts[pictured], rollouts[pictured].token_ids_T))
+    book.teacher_was_seen_to_see = True
+
+
+def require_informed(logits_NV: torch.Tensor, media_ids: list[int]) -> None:
+    """Refuse a teacher that prefers no token anywhere: its weights or its input are lost."""
     uniform = -math.log(logits_NV.shape[1] - len(media_ids))
     best = float((logits_NV.amax(1) - logits_NV.logsumexp(1)).max())
     if best < uniform + _UNIFORM_NATS:

@@ -38,23 +38,16 @@ from ptdpo_cli.artifacts.store import Artifact, Writer, partial_dir
 from ptdpo_cli.engines import Engine, draw_seed
 from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
 from ptdpo_cli.models.load import Policy, require_same_interface
-from ptdpo_cli.models.lora import (
-    AdapterSettings,
-    adapter_off,
-    add_adapter,
-    policy_hash,
-    require_shape,
-    save_adapter,
-)
+from ptdpo_cli.models.lora import adapter_off, policy_hash
 from ptdpo_cli.models.parallel import ALONE, Ranks, collect, share, strategy_of, whole
 from ptdpo_cli.models.support import vision_name
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
-from ptdpo_cli.stages.merge import made_together
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
+from ptdpo_cli.stages.together import made_together
 from ptdpo_cli.stages.update import LossModel, Row, accumulate_gradients
 from ptdpo_cli.stages.workspace import Workspace
 
@@ -93,7 +86,7 @@ def new_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainStat
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     strategy = strategy_of(recipe.distributed.strategy, ranks)
     trained, module = share(policy, ranks, strategy, partial(LossModel, media_ids=policy.media_ids))
-    masters = _masters(trainable(trained), train, ranks)
+    masters = _masters(trainable(trained), train)
     optimizer = torch.optim.AdamW(
         masters.values(),
         lr=train.learning_rate,
@@ -114,6 +107,8 @@ def with_adapter(recipe: Recipe, policy: Policy) -> Policy:
         raise UsageError("lora.vision and train.freeze_vision exclude each other", hint="`--set lora.vision=false`")
     if not lora.rank and policy.adapter is None:
         return policy
+    from ptdpo_cli.models.lora import AdapterSettings, add_adapter, require_shape
+
     modules = None if lora.modules is None else tuple(lora.modules)
     settings = AdapterSettings(lora.rank, lora.alpha, modules, lora.vision)
     if policy.adapter is not None:
@@ -129,15 +124,13 @@ def with_adapter(recipe: Recipe, policy: Policy) -> Policy:
     return add_adapter(policy, settings, seed=draw_seed(recipe.seed, "lora"))
 
 
-def _masters(
-    parameters: dict[str, torch.nn.Parameter], train: Train, ranks: Ranks
-) -> dict[str, torch.nn.Parameter]:
+def _masters(parameters: dict[str, torch.nn.Parameter], train: Train) -> dict[str, torch.nn.Parameter]:
     """Float32 copies of the parameters that are narrower, if the recipe wants them; else the parameters themselves."""
     masters = {}
     for name, parameter in parameters.items():
         is_narrow = train.master_weights and torch.finfo(parameter.dtype).bits < 32
-        if is_narrow and ranks.world == 1:
-            parameter.grad_dtype = torch.float32  # micro-batches are summed in it; DDP and FSDP2 want the model's own
+        if is_narrow:
+            parameter.grad_dtype = torch.float32  # micro-batches are summed in it
         masters[name] = torch.nn.Parameter(parameter.detach().float()) if is_narrow else parameter
     return masters
 
@@ -146,8 +139,8 @@ def _to_masters(state: TrainState) -> None:
     """Hand the gradients of narrow parameters over to their float32 copies."""
     for name, parameter in trainable(state.trained).items():
         master = state.masters[name]
-        if master is not parameter and parameter.grad is not None:
-            master.grad, parameter.grad = parameter.grad.to(master.dtype), None
+        if master is not parameter:
+            master.grad, parameter.grad = parameter.grad, None
 
 
 @torch.no_grad()
@@ -238,11 +231,6 @@ def problem_shares(rollouts: pa.Table, n_updates: int, n_ranks: int) -> list[lis
     tokens: dict[str, int] = {}
     for problem_id, n in zip(rollouts["problem_id"].to_pylist(), rollouts["response_tokens"].to_pylist(), strict=True):
         tokens[problem_id] = tokens.get(problem_id, 0) + n
-    if not tokens:
-        raise UsageError(
-            "there is nothing to train on: every prompt of this iteration was too long",
-            hint="raise prompt.max_prompt_tokens, or leave long problems out of the data",
-        )
     if n_updates > len(tokens):
         raise too_many_updates(len(tokens), n_updates)
     shares = []
@@ -281,6 +269,11 @@ def iteration_rows(
     wanted: set[str] | None = None,
 ) -> list[Row]:
     """Everything the loss needs of each rollout (or of those of the problems wanted), group by group."""
+    if not rollouts:
+        raise UsageError(
+            "there is nothing to train on: every prompt of this iteration was too long",
+            hint="raise prompt.max_prompt_tokens, or leave long problems out of the data",
+        )
     by_problem = indices_by_problem(rollouts)
     sizes = {len(members) for members in by_problem.values()}
     if len(sizes) != 1:
@@ -455,16 +448,11 @@ def _write_policy(plan: Plan, writer: Writer | None, state: TrainState) -> Artif
     folder = partial_dir(plan.directory)
     counters = {"iteration": state.iteration, "updates": state.updates}
     if writer:
-        if policy.adapter is None:
-            policy.model.save_pretrained(folder)
-        else:
-            save_adapter(policy, folder, base_path=state.base_path)
-        policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
-        policy.processor.save_pretrained(folder)
+        _save_model(policy, folder, base_path=state.base_path)
         (folder / "trainer.json").write_text(json.dumps(counters) + "\n")
     ranks.wait("saving a policy")
     tensors = _trainer_tensors(state)
-    if any(isinstance(value, DTensor) for value in tensors.values()):
+    if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
         dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder / "trainer"), save_distributed=True))
     elif writer:
         safetensors.torch.save_file(tensors, folder / "trainer.safetensors")
@@ -478,21 +466,29 @@ def _write_policy(plan: Plan, writer: Writer | None, state: TrainState) -> Artif
     return plan.finished()
 
 
+def _save_model(policy: Policy, folder: Path, *, base_path: str) -> None:
+    """The weights, or the adapter alone, and the processor."""
+    if policy.adapter is None:
+        policy.model.save_pretrained(folder)
+    else:
+        from ptdpo_cli.models.lora import save_adapter
+
+        save_adapter(policy, folder, base_path=base_path)
+    policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
+    policy.processor.save_pretrained(folder)
+
+
 def _trainer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     """The optimizer's moments by parameter, and the master weights where they are not the model's own."""
-    moments = {
+    tensors = {
         f"{name}.{part}": value.contiguous()
         for name, master in state.masters.items()
         for part, value in state.optimizer.state[master].items()
     }
-    return moments | _copied_masters(state)
-
-
-def _copied_masters(state: TrainState) -> dict[str, torch.Tensor]:
-    """`<parameter>.master` -> the float32 copy that the optimizer moves, where there is one."""
-    parameters = trainable(state.trained)
-    copied = {name: master for name, master in state.masters.items() if master is not parameters[name]}
-    return {f"{name}.master": master.detach() for name, master in copied.items()}
+    for name, parameter in trainable(state.trained).items():
+        if state.masters[name] is not parameter:
+            tensors[f"{name}.master"] = state.masters[name].detach()
+    return tensors
 
 
 def load_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
@@ -505,21 +501,18 @@ def load_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainSta
     if not (folder / "trainer.json").is_file():
         return state
     counters = json.loads((folder / "trainer.json").read_text())
-    if counters["updates"]:
-        packed = {
-            index: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(m), "exp_avg_sq": torch.zeros_like(m)}
-            for index, m in enumerate(state.masters.values())
-        }
-        tensors = {
-            f"{name}.{part}": value
-            for name, parts in zip(state.masters, packed.values(), strict=True)
-            for part, value in parts.items()
-        }
-        in_parts = folder / "trainer"
-        reader = HuggingFaceStorageReader(str(in_parts if in_parts.is_dir() else folder))
-        stored = reader.read_metadata().state_dict_metadata
-        # A policy trained without master weights has none: they begin as what the model has.
-        tensors |= {name: master for name, master in _copied_masters(state).items() if name in stored}
+    folder = folder / "trainer" if (folder / "trainer").is_dir() else folder
+    reader = HuggingFaceStorageReader(str(folder))
+    known = reader.read_metadata().state_dict_metadata
+    packed = {
+        index: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(m), "exp_avg_sq": torch.zeros_like(m)}
+        for index, (name, m) in enumerate(state.masters.items())
+        if f"{name}.step" in known
+    }
+    names = list(state.masters)
+    tensors = {f"{names[i]}.{part}": value for i, parts in packed.items() for part, value in parts.items()}
+    tensors |= {f"{n}.master": m.detach() for n, m in state.masters.items() if f"{n}.master" in known}
+    if tensors:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")
             dcp.load(tensors, storage_reader=reader)
@@ -589,6 +582,8 @@ def run_loop(
         problems = work.problems
     base = work.policy(start or recipe.model.path)
     reference = work.reference if recipe.needs_scores else None
+    if reference is not None:
+        require_same_interface(base, reference.hashes, what=f"the reference {recipe.model.path}")
     loop = Loop(
         recipe,
         work.run,

@@ -133,12 +133,12 @@ def accumulate_gradients(
     for number in range(most):
         is_blank = number >= len(batches)
         part = [blank] if is_blank else [rows[i] for i in batches[number]]
-        longest = max(len(row.prompt) for row in part) + max(row.n_tokens for row in part)
         # Peers average their gradients, and the loss is a sum over all of them.
         weight = 0 if is_blank else ranks.world
+        longest = max(len(row.prompt) for row in part) + max(row.n_tokens for row in part)
         with (
-            _synchronised(module, number == most - 1),
             memory_for("the update", rows=len(part), tokens=longest, keys=_MEMORY_KEYS),
+            _synchronised(module, number == most - 1),
         ):
             sums, values = _micro_batch(policy, module, part, whole, train, temperature, weight)
         for name, value in {} if is_blank else sums.items():

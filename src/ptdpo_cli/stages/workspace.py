@@ -15,6 +15,7 @@ from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
+from ptdpo_cli.models import checks
 from ptdpo_cli.models.load import Policy, is_adapter, load_policy
 from ptdpo_cli.models.lora import BASE, load_adapter
 from ptdpo_cli.models.parallel import ALONE, Ranks
@@ -74,9 +75,10 @@ class Workspace:
             settings.path, dtype=settings.dtype, device="cpu", trust_remote_code=settings.trust_remote_code
         ).hashes
 
-    def policy(self, path: str | Path) -> Policy:
+    def policy(self, path: str | Path, *, guard: bool = True) -> Policy:
         """A model ready for work; of a policy artifact also checked that its weights are those that were saved.
 
+        With `guard`, a model whose tokenizer, chat template or processor does not fit its weights is refused.
         With LoRA it is made of the reference's own model: there is one copy of the base, and one adapter at a time.
         """
         if Path(path).name == "policy" and Path(path).is_dir():     # RUN/policy with one artifact in it
@@ -90,6 +92,9 @@ class Workspace:
             policy = self._load(path)
         if artifact is not None:
             _require_same_weights(artifact, policy)
+        if guard:
+            for check in checks.INTERFACE.values():
+                checks.require(check(policy, self.recipe.prompt.instruction))
         return policy
 
     def _load(self, path: str | Path) -> Policy:
