@@ -31,7 +31,7 @@ from rich.text import Text
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, replace_synced
-from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
+from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed, open_engine
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models import checks
 from ptdpo_cli.models.checks import Check, judge
@@ -90,7 +90,7 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     sheet.check("image tokens", checks.image_tokens, policy, prompts)
     sheet.check("picture grids", checks.picture_grids, policy, prompts)
 
-    engine = sheet.have("engine", partial(_engine, recipe), None, policy)
+    engine = sheet.have("engine", partial(open_engine, recipe), None, policy)
     rollouts = sheet.have("engine", partial(sample, recipe), _describe_samples, engine, prompts)
     sheet.check("sampler and trainer", partial(agreement, recipe), policy, prompts, rollouts)
     sheet.check("positions", partial(positions, recipe), policy, prompts, rollouts)
@@ -393,13 +393,6 @@ def grader(rows: list[Problem]) -> Check:
 
 
 # --- sampler and trainer ----------------------------------------------------------------------------------------------
-
-
-def _engine(recipe: Recipe, policy: Policy) -> Engine:
-    """What the recipe samples with."""
-    from ptdpo_cli.engines.hf import HfEngine
-
-    return HfEngine(policy)
 
 
 def sample(recipe: Recipe, engine: Engine, prompts: list[Prompt]) -> list[Rollout]:
