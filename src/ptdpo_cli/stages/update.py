@@ -151,25 +151,35 @@ def _head(policy, hidden_NH, ids_N, gated_N, support_GS, temperature, logits_per
     -> logprobs_N, entropy_N (no gradient), student_GC on the support of the gated tokens.
     """
 
-    def chunk(hidden_nH, ids_n, gated_n, support_gS):
-        logits_nV = response_logits(policy.model, hidden_nH, media_ids=policy.media_ids, temperature=temperature)
+    def logits(hidden_nH):
+        return response_logits(policy.model, hidden_nH, media_ids=policy.media_ids, temperature=temperature)
+
+    def of_tokens(logits_nV, ids_n):
         with torch.no_grad():
             entropy_n = entropy(logits_nV)
-        return token_logprobs(logits_nV, ids_n), entropy_n, coarse_logprobs(logits_nV[gated_n], support_gS)
+        return token_logprobs(logits_nV, ids_n), entropy_n
 
     vocabulary = policy.model.config.get_text_config().vocab_size
     slices = list(chunks(len(hidden_NH), vocabulary, logits_per_chunk))
+    if len(slices) == 1:
+        logits_NV = logits(hidden_NH)
+        return *of_tokens(logits_NV, ids_N), coarse_logprobs(logits_NV[gated_N], support_GS)
+
+    # Each chunk is computed again in its backward and then forgotten. It is cut by what the terms of the loss need, for
+    # each term is differentiated by itself: what a recomputation holds that its term does not ask for would stay.
+    def tokens(hidden_nH, ids_n):
+        return of_tokens(logits(hidden_nH), ids_n)
+
+    def coarse(hidden_gH, support_gS):
+        return coarse_logprobs(logits(hidden_gH), support_gS)
+
     first_gated = torch.cat([gated_N.new_zeros(1, dtype=torch.long), gated_N.long().cumsum(0)]).tolist()
     parts = []
     for where in slices:
-        inputs = (
-            hidden_NH[where],
-            ids_N[where],
-            gated_N[where],
-            support_GS[first_gated[where.start] : first_gated[where.stop]],
-        )
-        # One chunk fits by definition; with several, each is recomputed in its own backward and then forgotten.
-        parts.append(chunk(*inputs) if len(slices) == 1 else checkpoint(chunk, *inputs, use_reentrant=False))
+        support_gS = support_GS[first_gated[where.start] : first_gated[where.stop]]
+        student_gC = checkpoint(coarse, hidden_NH[where][gated_N[where]], support_gS, use_reentrant=False)
+        of_all = checkpoint(tokens, hidden_NH[where], ids_N[where], use_reentrant=False)
+        parts.append((*of_all, student_gC))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
