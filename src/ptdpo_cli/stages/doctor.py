@@ -31,6 +31,7 @@ from rich.text import Text
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, replace_synced
+from ptdpo_cli.datasets.images import decode_rgb
 from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models import checks
@@ -84,10 +85,11 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     sheet.check("grader", grader, rows)
     sheet.check("media tokens in text", media_tokens, policy, rows)
     chosen = sheet.have("data", choose, None, rows)
+    pictures = sheet.have("data", partial(pictures_of, recipe), None, chosen)
+    sheet.check("image tokens", checks.image_tokens, policy, pictures)
     hints = sheet.have("hints", hints_of, None, chosen)
     book = sheet.have("prompts", partial(PromptBook, recipe), None, policy, chosen, hints)
     prompts = sheet.have("prompts", lambda b: b.students(b.problems), partial(lengths, recipe, policy), book)
-    sheet.check("image tokens", checks.image_tokens, policy, prompts)
     sheet.check("picture grids", checks.picture_grids, policy, prompts)
 
     engine = sheet.have("engine", partial(_engine, recipe), None, policy)
@@ -272,17 +274,24 @@ def disk(run: Path, needed: dict) -> Check:
 
 
 def memory(needed: dict) -> Check:
-    """The estimate at the worst against what there is: a fault when what is always held does not fit."""
+    """The estimate at the worst against what there is: a fault when what is always held does not fit.
+
+    vLLM's share of a GPU stands beside what is always held, and beside the peak too where it does not sleep.
+    """
     found, there = needed["memory_bytes"], _memory_bytes()
-    always, peak = readable_size(found["always"]), readable_size(found["peak"])
+    share = found.get("vllm_share", 0.0) * there
+    always, peak = found["always"] + share, found["peak"] + (0 if found.get("vllm_sleeps", True) else share)
+    worst = max(always, peak)
+    vllm = f" (vLLM {readable_size(share)})" if share else ""
     return judge(
-        "memory", found["peak"] <= there,
-        f"{always} always, at most {peak}, in {found['peak_of']}; {readable_size(there)} there",
-        otherwise="fail" if found["always"] > there else "warn",
-        expected=peak,
+        "memory", worst <= there,
+        f"{readable_size(always)} always{vllm}, at most {readable_size(worst)}, in {found['peak_of']}; "
+        f"{readable_size(there)} there",
+        otherwise="fail" if always > there else "warn",
+        expected=readable_size(worst),
         hint="`ptdpo estimate` says what takes it; lower train.tokens_per_micro_batch, train.logits_per_chunk or "
         "rollout.problems_per_shard, or use more GPUs",
-        needed_bytes=found["peak"], there_bytes=there)
+        needed_bytes=worst, there_bytes=there)
 
 
 def _existing(path: Path) -> Path:
@@ -333,6 +342,12 @@ def choose(rows: list[Problem]) -> list[Problem]:
 def _pixels(data: bytes) -> int:
     with Image.open(io.BytesIO(data)) as image:
         return image.width * image.height
+
+
+def pictures_of(recipe: Recipe, rows: list[Problem]) -> list[list[Image.Image]]:
+    """The decoded pictures of each problem."""
+    limit = recipe.data.max_image_pixels
+    return [[decode_rgb(data, where=row.problem_id, max_pixels=limit) for data in row.images] for row in rows]
 
 
 def hints_of(rows: Iterable[Problem]) -> dict[str, str]:
@@ -445,8 +460,8 @@ def agreement(recipe: Recipe, policy: Policy, prompts: list[Prompt], rollouts: l
         f"log-probs differ by at most {all_N.max():.1e}, on average {all_N.mean():.1e} nats ({each})",
         otherwise="fail" if not all_N.max() <= fail else "warn",
         expected=f"at most {warn:g} nats in {recipe.model.dtype}, and never above {fail:g}",
-        hint="small differences are corrected with `--set train.mismatch_correction=truncated`; large ones mean "
-        "other weights, positions, temperature or pictures on one side",
+        hint="small differences are what train.mismatch_correction is for; large ones mean other weights, positions, "
+        "temperature or pictures on one side",
         **numbers)
 
 

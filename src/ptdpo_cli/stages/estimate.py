@@ -287,7 +287,10 @@ def memory(recipe: Recipe, geo: Geometry, lengths: Lengths, gpus: int = 1) -> di
     always, peak_of = sum(held.values()), max(phases, key=phases.get)
     update = {"gradients": gradients, "activations": activations, "logits": logits, "exchange": exchange}
     sums = {"always": always, **{f"in_{name}": n for name, n in phases.items()}, "peak": always + phases[peak_of]}
-    return {name: round(n) for name, n in (held | update | sums).items()} | {"peak_of": peak_of.replace("_", "-")}
+    vllm = getattr(recipe, "vllm", None) if recipe.rollout.engine == "vllm" else None
+    share = {} if vllm is None else {"vllm_share": vllm.gpu_memory_utilization, "vllm_sleeps": vllm.sleep}
+    n_bytes = {name: round(n) for name, n in (held | update | sums).items()}
+    return n_bytes | {"peak_of": peak_of.replace("_", "-")} | share
 
 
 def micro_batch(
@@ -514,10 +517,12 @@ def render(found: dict, console: Console) -> None:
     )
     held = [(name.replace("_", " "), memory[name]) for name in _HELD if memory[name]]
     update = [(f"  of these {name}", memory[name]) for name in _UPDATE if memory[name]]
-    rows = [*held, ("always", memory["always"]), ("in rollout", memory["in_rollout"])]
+    rows = [*held, ("always", memory["always"])]
+    rows += [("in rollout", memory["in_rollout"])] * bool(memory["in_rollout"])
     rows += [("in score-ref", memory["in_score_ref"]), ("in update", memory["in_update"]), *update]
     rows += [(f"peak, in {memory['peak_of']}", memory["peak"])]
-    _list(console, "memory per GPU", [(name, readable_size(n)) for name, n in rows])
+    vllm = [("vLLM, of the GPU", f"{memory['vllm_share']:.0%}")] if "vllm_share" in memory else []
+    _list(console, "memory per GPU", [(name, readable_size(n)) for name, n in rows] + vllm)
     kept = [(name, n) for name, n in found["disk_bytes"].items() if n]      # unknown data and no scores take no line
     _list(console, "disk", [(name, readable_size(n)) for name, n in kept])
     work = [(f"{name} tokens", _short(n)) for name, n in found["tokens"].items()]
