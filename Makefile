@@ -3,10 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # One thread: these matrices are small, and results must repeat bit for bit.
+SLURM_PACKAGES := slurm-wlm slurm-client munge
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow bench bench-gpu evidence docs clean
+.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-gpu evidence docs clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -18,10 +19,19 @@ demo: .venv/demo        ## PTD-PO against GRPO in minutes, on a laptop: runs/dem
 
 test: .venv/dev        ## ruff and the tests but for the slow ones
 	$(BIN)/ruff check src tests
-	$(TEST) -m "not slow"
+	$(TEST) -m "not slow and not slurm"
 
 test-slow: .venv/dev        ## the slow tests alone
 	$(TEST) -m slow
+
+test-slurm: .venv/dev        ## the chain on a Slurm of one node, which it installs (Debian, root) and starts
+	@command -v slurmctld >/dev/null || PATH=$$PATH:/usr/sbin:/sbin command -v slurmctld >/dev/null || $(MAKE) -s slurm-packages
+	$(TEST) -m slurm
+
+slurm-packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES); \
+	else echo "no slurmctld: install Slurm, on Debian with 'apt-get install $(SLURM_PACKAGES)'" >&2; exit 1; fi
 
 bench: .venv/dev        ## what artifacts, an iteration, the base and the demo cost or reach: benchmarks/results
 	$(BIN)/python benchmarks/startup.py

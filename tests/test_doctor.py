@@ -189,7 +189,7 @@ def test_doubled_image_tokens(tmp_path, small_recipe, monkeypatch):
     """
     policy = load_policy("tiny-base")
     doubled = replace(policy, processor=Doubling(policy.processor))
-    monkeypatch.setattr(Workspace, "policy", lambda self, path, guard=True: doubled)
+    monkeypatch.setattr(Workspace, "policy", lambda self, path: doubled)
     result = doctor.diagnose(small_recipe(), tmp_path)
     lines = {line["name"]: line for line in result["checks"]}
     assert result["verdict"] == "fail" and failing(lines) == {"image tokens", "prompts"}

@@ -70,7 +70,7 @@ def test_scripts_differ_in_their_command_and_defaults_alone():
     """So that it is enough to send signals to one of them."""
     def body(stage) -> str:
         text = script(stage).read_text().partition("set -euo pipefail")[2]
-        text = text.replace(f"ptdpo {stage.name} ", "ptdpo STAGE ")
+        text = text.replace(f"$PTDPO {stage.name} ", "$PTDPO STAGE ")
         return re.sub(r"^(RECIPE|RUN)=.*", r"\1", text, flags=re.MULTILINE)
 
     assert len({body(stage) for stage in STAGES}) == 1
@@ -102,6 +102,43 @@ def test_scripts_call_their_stage_and_pass_everything_on(fakes, stage):
     done = subprocess.run(["bash", script(stage), "--set", "a.b=1 2"], cwd=folder, env=changed)
     assert done.returncode == 3
     assert arguments(folder) == [stage.name, "--recipe", "my recipe.yaml", "--run", "my run", "--set", "a.b=1 2"]
+
+
+def test_a_task_of_an_array_makes_its_part(fakes):
+    """Of as many as SHARDS says: when two of four tasks are submitted again, Slurm counts two."""
+    folder, environment = fakes
+    environment |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "2"}
+    subprocess.run(["bash", script(STAGES[2]), "-q"], cwd=folder, env=environment | {"SHARDS": "4"}, check=True)
+    assert arguments(folder)[-3:] == ["--shard", "3/4", "-q"]
+    environment["SLURM_ARRAY_TASK_ID"] = "1"
+    subprocess.run(["bash", script(STAGES[2])], cwd=folder, env=environment, check=True)
+    assert arguments(folder)[-2:] == ["--shard", "1/2"]
+
+
+def test_merge_script_joins_a_run_or_what_it_is_told(fakes):
+    folder, environment = fakes
+    merge = FOLDER / "merge.sbatch"
+    assert os.access(merge, os.X_OK) and os.access(FOLDER / "chain.sh", os.X_OK)
+    subprocess.run(["bash", merge], cwd=folder, env=environment | {"RUN": "my run"}, check=True)
+    assert arguments(folder) == ["merge", "my run"]
+    subprocess.run(["bash", merge, "my run/scores"], cwd=folder, env=environment, check=True)
+    assert arguments(folder) == ["merge", "my run/scores"]
+
+
+def test_several_processes_are_told_directly_and_requeued(fakes):
+    """torchrun ends with 1 whatever its processes end with: that they saved is known from the signal alone."""
+    folder, environment = fakes
+    (folder / "wait").touch()
+    torchrun = folder / "bin" / "torchrun"
+    torchrun.write_text("#!/usr/bin/env bash\ntrap : TERM\n\"${@:2}\" &\nwait $!\necho $? > worker\nexit 1\n")
+    torchrun.chmod(0o755)
+    environment |= {"SLURM_JOB_ID": "17", "PTDPO": "torchrun --standalone ptdpo"}
+    job = subprocess.Popen(["bash", script(STAGES[4])], cwd=folder, env=environment)
+    wait_for(lambda: (folder / "called").exists() and arguments(folder))
+    time.sleep(0.2)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(timeout=20) == 143
+    assert (folder / "worker").read_text() == "143\n" and (folder / "scontrol-called").read_text() == "requeue 17\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])

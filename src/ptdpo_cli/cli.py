@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import sys
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Do all checks, print th
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Make it again although it is already done.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N problems.")]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Make part I (from 0) of N, as one task of a job array; see merge."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More messages.")]
 PolicyDir = Annotated[str | None, typer.Option("--policy", help="Model folder or hub id; default: the recipe's model.")]
@@ -39,7 +45,7 @@ def _start(recipe, run, overrides, data, quiet, verbose):
     """Recipe and run folder from the options; flags override --set, which overrides the file."""
     from ptdpo_cli.recipe import load_recipe
 
-    console.Verbosity.quiet, console.Verbosity.verbose = quiet, verbose
+    console.Verbosity.quiet, console.Verbosity.verbose = quiet or not console.is_first_rank(), verbose
     if recipe is None and run is not None and (run / "recipe.yaml").is_file():
         recipe = run / "recipe.yaml"
     flags = _flags({"data.name": data})
@@ -54,11 +60,34 @@ def _flags(given: dict) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
+def _part(shard: str | None):
+    from ptdpo_cli.artifacts.parts import Part
+
+    return Part.parse(shard) if shard is not None else None
+
+
 def _workspace(loaded, run, force: bool):
+    from ptdpo_cli.models.parallel import join
     from ptdpo_cli.stages.workspace import Workspace
 
     _quiet_libraries()
-    return Workspace(loaded, run, force=force)
+    return Workspace(loaded, run, force=force, say=console.say, ranks=join(loaded.distributed.timeout_minutes))
+
+
+def _make(work, plan, part, make, *, force: bool):
+    """The artifact, made by this process or by several together, and whether it was there before."""
+    from ptdpo_cli.stages.together import made_together
+
+    done = not force and plan.finished(part) is not None
+    with console.bar(plan.stage) as progress:
+        artifact = made_together(work.ranks, plan, lambda part: make(part=part, force=force, progress=progress), part)
+    return artifact, done
+
+
+def _only_one_way(iteration: int | None, **named) -> None:
+    """Refuse `--iteration`, by which artifacts are found, beside the options that name them."""
+    if given := [f"--{name}" for name, value in named.items() if value is not None and iteration is not None]:
+        raise UsageError(f"--iteration finds what {given[0]} names", hint=f"give --iteration or {given[0]}, not both")
 
 
 def _quiet_libraries() -> None:
@@ -69,6 +98,12 @@ def _quiet_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def _say_counts(text: str, artifact) -> None:
+    """A part without shards counts nothing."""
+    part = f"part {artifact.manifest.extra['part']}: " if "part" in artifact.manifest.extra else ""
+    console.say(part + text.format_map(defaultdict(int, artifact.manifest.counts)))
 
 
 def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
@@ -94,6 +129,11 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     )
 
 
+def _say_skipped(counts: dict, what: str) -> None:
+    if counts.get("skipped"):
+        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
+
+
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
     from ptdpo_cli.stages.preflight import preflight, render_preflight
 
@@ -116,6 +156,7 @@ def build_hints(
     run: Run = None,
     overrides: Set = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -127,18 +168,16 @@ def build_hints(
     Example: `ptdpo build-hints --data digit-grid --run runs/tiny`
     """
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    part = _part(shard)
     if dry_run:
         return _dry_run("build-hints", loaded, run, as_json=as_json, limit=limit)
     from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints
 
-    work = _workspace(loaded, run, force)
+    work = _workspace(loaded, run, force and part is None)
     plan = plan_build_hints(loaded, run, work.problems, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished() is not None
-    with console.bar("build-hints") as progress:
-        hints = make_hints(plan, work.problems, force=force, progress=progress)
-    counts = hints.manifest.counts
-    console.say(f"{counts['hints']} hints for {counts['problems']} problems, {counts['refused']} refused as leaks")
+    hints, done = _make(work, plan, part, partial(make_hints, plan, work.problems), force=force)
+    _say_counts("{hints} hints for {problems} problems, {refused} refused as leaks", hints)
     _report(hints, done_before=done, as_json=as_json)
 
 
@@ -149,8 +188,12 @@ def rollout(
     run: Run = None,
     overrides: Set = None,
     policy: PolicyDir = None,
-    iteration: Annotated[int | None, typer.Option(min=0, help="Whose problems to draw; default: the policy's.")] = None,
+    iteration: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of which iteration: by the policy in RUN after N iterations; default: the policy's."),
+    ] = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -162,24 +205,25 @@ def rollout(
     Example: `ptdpo rollout --recipe recipes/tiny.yaml --run runs/tiny`
     """
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    part = _part(shard)
     if dry_run:
-        return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy)
+        return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
     from ptdpo_cli.stages.workspace import iterations_done
 
-    work = _workspace(loaded, run, force)
-    path = policy or loaded.model.path
+    work = _workspace(loaded, run, force and part is None)
+    path = policy or find_policy(work, iteration or 0)
     sampler = work.policy(path)
     iteration = iterations_done(path) if iteration is None else iteration
     plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished() is not None
-    with console.bar("rollout") as progress:
-        book = work.book(sampler, work.problems)
-        rollouts = make_rollouts(loaded, plan, book, HfEngine(sampler), sampler, force=force, progress=progress)
-    counts = rollouts.manifest.counts
-    console.say(f"{counts['rollouts']} rollouts of {counts['problems']} problems, {counts['correct']} correct")
+    book = work.book(sampler, work.problems)
+    make = partial(make_rollouts, loaded, plan, book, HfEngine(sampler), sampler)
+    rollouts, done = _make(work, plan, part, make, force=force)
+    _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
+    _say_skipped(rollouts.manifest.counts, "problems")
     _report(rollouts, done_before=done, as_json=as_json)
 
 
@@ -191,7 +235,11 @@ def score_ref(
     overrides: Set = None,
     rollouts: Annotated[Path | None, typer.Option(help="Rollouts to score; default: the only ones in RUN.")] = None,
     hints: Annotated[Path | None, typer.Option(help="Hints; default: the recipe's in RUN.")] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="Score the rollouts of this iteration in RUN.")
+    ] = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -203,23 +251,30 @@ def score_ref(
     Example: `ptdpo score-ref --run runs/tiny`
     """
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    part = _part(shard)
+    _only_one_way(iteration, rollouts=rollouts)
     if dry_run:
-        return _dry_run("score-ref", loaded, run, as_json=as_json, limit=limit, rollouts=rollouts, hints=hints)
+        named = {"iteration": iteration, "rollouts": rollouts, "hints": hints}
+        return _dry_run("score-ref", loaded, run, as_json=as_json, limit=limit, **named)
     from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.iterations import find_rollouts
     from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref
     from ptdpo_cli.stages.workspace import require_same_problems
 
-    work = _workspace(loaded, run, force)
-    sampled = Artifact.open(rollouts or run, kind="rollouts")
+    work = _workspace(loaded, run, force and part is None)
+    reference = work.reference
+    if iteration is not None:
+        sampled = find_rollouts(work, iteration)
+    else:
+        sampled = Artifact.open(rollouts or run, kind="rollouts")
     require_same_problems(sampled, work.problems)
     guidance = work.hints(hints)
-    plan = plan_score_ref(loaded, run, sampled, guidance, work.reference, limit=limit)
-    done = not force and plan.finished() is not None
-    with console.bar("score-ref") as progress:
-        book = work.book(work.reference, work.problems, guidance)
-        scores = make_scores(loaded, plan, book, work.reference, sampled, force=force, progress=progress)
-    counts = scores.manifest.counts
-    console.say(f"{counts['gated']} of {counts['rollouts']} rollouts gated, {counts['gated_tokens']} tokens")
+    plan = plan_score_ref(loaded, run, sampled, guidance, reference, limit=limit)
+    book = work.book(reference, work.problems, guidance)
+    make = partial(make_scores, loaded, plan, book, reference, sampled)
+    scores, done = _make(work, plan, part, make, force=force)
+    _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
+    _say_skipped(scores.manifest.counts, "rollouts")
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -232,6 +287,9 @@ def train(
     policy: PolicyDir = None,
     rollouts: Annotated[Path | None, typer.Option(help="One update from these rollouts instead of the loop.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Their scores (for one update).")] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="The one update of this iteration, from its rollouts and scores in RUN.")
+    ] = None,
     limit: Limit = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -246,11 +304,15 @@ def train(
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     if scores is not None and rollouts is None:
         raise UsageError("--scores needs --rollouts", hint="without either, `ptdpo train` runs the whole loop")
+    _only_one_way(iteration, rollouts=rollouts, policy=policy)
     if limit is not None:
         loaded = loaded.model_copy(update={"data": loaded.data.model_copy(update={"count": limit})})
     if dry_run:
-        return _dry_run("train", loaded, run, as_json=as_json, policy=policy, rollouts=rollouts, scores=scores)
+        named = {"iteration": iteration, "policy": policy, "rollouts": rollouts, "scores": scores}
+        return _dry_run("train", loaded, run, as_json=as_json, **named)
     work = _workspace(loaded, run, force)
+    if iteration is not None:
+        return _train_iteration(work, iteration, as_json=as_json, force=force)
     if rollouts is not None:
         return _train_once(work, policy, rollouts, scores, as_json=as_json, force=force)
     from ptdpo_cli.stages.train import run_loop
@@ -262,9 +324,19 @@ def train(
     _report(artifact, done_before=done, as_json=as_json)
 
 
-def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool) -> None:
+def _train_iteration(work, iteration: int, *, as_json: bool, force: bool) -> None:
+    from ptdpo_cli.stages.iterations import find_policy, find_rollouts, find_scores
+
+    policy = find_policy(work, iteration)
+    rollouts = find_rollouts(work, iteration)
+    scores = find_scores(work, rollouts)
+    path = scores.path if scores else None
+    _train_once(work, policy, rollouts.path, path, is_first=iteration == 0, as_json=as_json, force=force)
+
+
+def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool, is_first: bool = False) -> None:
     from ptdpo_cli.artifacts.store import Artifact
-    from ptdpo_cli.stages.train import load_state, plan_update, update_once
+    from ptdpo_cli.stages.train import load_state, new_state, plan_update, update_once
     from ptdpo_cli.stages.workspace import require_same_problems
 
     sampled = Artifact.open(rollouts, kind="rollouts")
@@ -272,12 +344,13 @@ def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool) -
     scored = Artifact.open(scores, kind="scores") if scores else None
     student = work.policy(policy or work.recipe.model.path)
     plan = plan_update(work.recipe, work.run, student, sampled, scored)
-    work.store_recipe()
     artifact, metrics = (None if force else plan.finished()), {}
     done = artifact is not None
+    work.ranks.wait("looking for the policy")
+    work.store_recipe()
     if not done:
         book = work.book(student, work.problems)
-        state = load_state(work.recipe, student)
+        state = (new_state if is_first else load_state)(work.recipe, student, work.ranks)
         artifact, metrics = update_once(work.recipe, plan, book, state, sampled, scored, force=force)
     _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
 
@@ -292,7 +365,11 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split to evaluate on.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=0, help="Samples per problem.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Temperature of the samples.")] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="The policy in RUN after N iterations; 0: the recipe's model.")
+    ] = None,
     limit: Limit = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     force: Force = False,
@@ -305,23 +382,30 @@ def evaluate(
     """
     flags = _flags({"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature})
     loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
+    part = _part(shard)
+    _only_one_way(iteration, policy=policy)
     if dry_run:
-        return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy)
+        return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     from ptdpo_cli.engines.hf import HfEngine
     from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
+    from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.train import final_policy
 
-    work = _workspace(loaded, run, force)
-    student = work.policy(policy or final_policy(work))
+    work = _workspace(loaded, run, force and part is None)
+    if policy is None:
+        policy = final_policy(work) if iteration is None else find_policy(work, iteration)
+    student = work.policy(policy)
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    done = not force and plan.finished() is not None
-    with console.bar("eval") as progress:
-        book = work.book(student, problems)
-        evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, progress=progress)
-    summary = evals.manifest.extra["summary"]
-    if not quiet:
+    book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens)
+    make = partial(make_eval, loaded, plan, book, HfEngine(student), student)
+    evals, done = _make(work, plan, part, make, force=force)
+    summary = evals.manifest.extra.get("summary")
+    if summary is None:
+        _say_counts("{answers} answers to {problems} problems", evals)
+    elif not quiet:
         render_summary(summary, console.messages)
+    _say_skipped(evals.manifest.counts, "problems")
     _report(evals, done_before=done, as_json=as_json, summary=summary)
 
 
@@ -349,6 +433,76 @@ def sft(
     with console.bar("sft") as progress:
         artifact, done = make_base(loaded, run, force=force, progress=progress)
     _report(artifact, done_before=done, as_json=as_json)
+
+
+@app.command("merge-adapter")
+def merge_adapter(
+    adapter: Annotated[Path, typer.Argument(help="A policy trained with LoRA, or RUN/policy with one in it.")],
+    base: Annotated[str | None, typer.Option("--base", help="Where its base lies now; default: where it was.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Where to write; default: RUN/merged.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the base's.")] = None,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+):
+    """Merge an adapter into its base: a full model folder that any tool opens.
+
+    Example: `ptdpo merge-adapter runs/lora/policy --dtype bfloat16`
+    """
+    console.Verbosity.quiet = quiet
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UsageError(f"unknown dtype {dtype}", expected="float32 or bfloat16", hint="leave --dtype out")
+    from ptdpo_cli.stages.merge_adapter import make_merged, open_adapter, plan_merge
+
+    _quiet_libraries()
+    policy = open_adapter(adapter, base)
+    kinds = (folder for folder in Path(policy.path).absolute().parents if folder.name == "policy")
+    run = run or next(kinds, Path(policy.path).absolute()).parent / "merged"
+    plan = plan_merge(policy, run, dtype)
+    done = not force and plan.finished() is not None
+    _report(make_merged(plan, policy, force=force), done_before=done, as_json=as_json)
+
+
+@app.command()
+def merge(
+    path: Annotated[Path, typer.Argument(help="A run, RUN/<kind>, or one artifact in it.")],
+    as_json: Json = False,
+):
+    """Join the parts that tasks made with `--shard`; the result is what one task would have made.
+
+    Example: `ptdpo merge runs/tiny/rollouts`
+    """
+    from ptdpo_cli.stages.merge import merge as join_parts
+    from ptdpo_cli.stages.merge import render_merge
+
+    found = {"path": str(path), "artifacts": join_parts(path)}
+    _print(found, lambda result, to: render_merge(result["artifacts"], to), as_json=as_json)
+
+
+@app.command()
+def chain(
+    recipe: Annotated[str, typer.Argument(help="Recipe (YAML); its section `slurm` has the resources.")],
+    run: Annotated[Path, typer.Argument(help="Folder of the run's artifacts.")],
+    iterations: Annotated[int, typer.Argument(help="How many iterations.")],
+    shards: Annotated[int | None, typer.Option(min=1, help="Tasks of the arrays of rollout and score-ref.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the scripts, print the plan, submit nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Submit the jobs of some iterations to Slurm; again: only those that are missing.
+
+    Example: `ptdpo chain recipes/8b.yaml runs/8b 200 --shards 8 --dry-run`
+    """
+    flags = _flags({"slurm.shards": shards})
+    loaded, run = _start(recipe, run, flags, None, quiet, verbose)
+    from ptdpo_cli.recipe import find_recipe
+    from ptdpo_cli.stages.chain import render_chain, run_chain
+
+    result = run_chain(loaded, find_recipe(recipe), run, iterations, is_dry=dry_run, say=console.say)
+    _print(result, render_chain, as_json=as_json)
 
 
 @app.command()
@@ -523,6 +677,7 @@ def main() -> None:
     signals.install()
     try:
         code = app(arguments, prog_name="ptdpo", standalone_mode=False)
+        _leave_ranks()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Terminated as signal:
@@ -537,6 +692,14 @@ def main() -> None:
     if code == 130:  # Ctrl-C, whichever way this version of typer reports it
         console.messages.print("interrupted; run the same command again to go on from what is finished")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_ranks() -> None:
+    """Only when all went well: after an error the peers would not answer."""
+    if "torch.distributed" in sys.modules:
+        from ptdpo_cli.models.parallel import leave
+
+        leave()
 
 
 def _as_ptdpo_error(error: Exception) -> PtdpoError:

@@ -34,7 +34,7 @@ class Model(Section):
     path: str = "tiny-base"
     """A folder in Hugging Face layout, a hub id, or `tiny-base` (shipped with the package)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights, in training too."""
+    """Of the weights and all that is computed with them; `train.master_weights` says what the optimizer keeps."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """transformers' implementation."""
     device: str = "auto"
@@ -49,7 +49,10 @@ class Prompt(Section):
     instruction: str = DEFAULT_INSTRUCTION
     """Stands below the question (and the hint); empty: none."""
     max_prompt_tokens: Positive = 4096
-    """A longer prompt is refused, never cut: cutting loses image tokens or the generation header."""
+    """A longer prompt is never cut (that loses image tokens or the generation header); nor is one that leaves no room
+    for `max_new_tokens` within the model's positions."""
+    too_long: Literal["refuse", "skip"] = "refuse"
+    """refuse: stop, with a list of them; skip: leave these problems out, and count them in the artifact."""
 
 
 class Data(Section):
@@ -168,6 +171,11 @@ class Train(Section):
     """Response tokens × vocabulary whose logits are held at once."""
     freeze_vision: bool = False
     """Leave the vision tower as it is."""
+    master_weights: bool = True
+    """With model.dtype bfloat16: the optimizer keeps weights and moments in float32; false: both in bfloat16, where
+    steps below 1/256 of a weight are lost. No effect in float32."""
+    gradient_checkpointing: bool = False
+    """Forget activations and compute them again in the backward pass: less memory, a prompt per row, more time."""
     checkpoint_every: Positive = 25
     """Iterations between checkpoints; a signal makes one besides."""
     keep_checkpoints: Positive = 2
@@ -176,6 +184,28 @@ class Train(Section):
     """Rollouts and scores of the last N iterations stay on disk; the metrics of all do."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
     """Where metrics go besides logs/metrics.jsonl; `[]`: nowhere."""
+
+
+class Distributed(Section):
+    """Training in several processes that `torchrun` starts; no part of any artifact's key."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp2"] = "auto"
+    """ddp: a whole copy in every process; fsdp2: weights, gradients and optimizer in parts; auto: ddp among several."""
+    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """How long a process waits for its peers before the run fails, naming who is missing."""
+
+
+class Lora(Section):
+    """Train an adapter (through peft, `pip install 'ptdpo[peft]'`); teacher and reference are the base without it."""
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """r of W + (α / r) B A; 0: no adapter, all weights are trained."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """α; of the order of twice the rank."""
+    modules: list[str] | None = None
+    """Last names of linear layers, `[q_proj, v_proj]`; null: all of the language model's."""
+    vision: bool = False
+    """Also those of the vision tower."""
 
 
 class Eval(Section):
@@ -203,6 +233,51 @@ class Eval(Section):
     """Draws for the 95 % interval."""
 
 
+class Job(Section):
+    """What a job asks Slurm for; null leaves it to the lines of its stage's run.sbatch."""
+
+    partition: str | None = None
+    """`--partition`."""
+    account: str | None = None
+    """`--account`."""
+    qos: str | None = None
+    """`--qos`."""
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    """`--gpus-per-node`, in the stages that run a model; train with several runs under torchrun."""
+    cpus: Positive | None = None
+    """`--cpus-per-task`."""
+    mem: str | None = None
+    """`--mem`, for example 64G."""
+    time: str | None = None
+    """`--time`, for example `08:00:00`, in quotes; at its end a stage saves, is queued again and goes on."""
+    setup: list[str] | None = None
+    """Lines of bash before the command: `module load …`, `source …/bin/activate`."""
+    container: str | None = None
+    """Words before the command: `apptainer exec --nv ptdpo.sif`."""
+    flags: list[str] | None = None
+    """Other options of sbatch, each with its dashes: `--constraint=h100`."""
+    shards: Positive | None = None
+    """Tasks of the array that makes the artifact in parts, which a job then merges; null: one job, no array."""
+
+
+class SlurmStages(Section):
+    """What single stages ask for instead, with the same keys."""
+
+    build_hints: Job = Job()
+    rollout: Job = Job()
+    score_ref: Job = Job()
+    merge: Job = Job()
+    train: Job = Job()
+    eval: Job = Job()
+
+
+class Slurm(Job):
+    """Jobs of `stages/chain.sh`; no part of any artifact's key. `shards` counts for rollout and score-ref."""
+
+    stages: SlurmStages = SlurmStages()
+    """The same keys per stage: `stages: {train: {gpus: 8}}`."""
+
+
 class Recipe(Section):
     """All of it. A stage's artifacts are keyed by the sections that the stage reads, and by nothing else."""
 
@@ -217,7 +292,10 @@ class Recipe(Section):
     reward: Reward = Reward()
     teacher: Teacher = Teacher()
     train: Train = Train()
+    lora: Lora = Lora()
+    distributed: Distributed = Distributed()
     eval: Eval = Eval()
+    slurm: Slurm = Slurm()
     sft: dict | None = None
 
     @property
@@ -244,7 +322,7 @@ _EXAMPLE = "a recipe to begin with: `recipes/tiny.yaml`"
 
 def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """The recipe of a YAML file (None: all defaults) with `section.key=value` overrides; UsageError on any fault."""
-    tree = _read_yaml(_find(path)) if path is not None else {}
+    tree = _read_yaml(find_recipe(path)) if path is not None else {}
     if path is not None:
         tree.setdefault("run", f"runs/{Path(path).stem}")
     for override in overrides:
@@ -258,7 +336,7 @@ def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str
         ) from None
 
 
-def _find(path: str | Path) -> Path:
+def find_recipe(path: str | Path) -> Path:
     """The file itself, or the shipped recipe of this name, with `recipes/` before it or without."""
     for candidate in (Path(path), recipes_folder() / path, recipes_folder().parent / path):
         if candidate.is_file():

@@ -4,6 +4,7 @@
     <dir>.partial/    what it builds: files, and per finished shard a shard-00000.json that vouches for its files
     <dir>/            finished: the same files and manifest.json
     <dir>.old/        the former one, for the moment between two renames of a forced rebuild
+    <dir>.parts/      its parts, when several tasks make it (parts.py)
 
 Nothing in .partial counts before a record names it, and nothing outside it is touched before the manifest is on disk.
 Whoever takes the lock next completes what a crash left undone.
@@ -33,6 +34,7 @@ from safetensors import SafetensorError
 from ptdpo_cli.artifacts import manifest as manifests
 from ptdpo_cli.artifacts.lock import Lock, command_line, describe_holder, read_holder
 from ptdpo_cli.artifacts.manifest import MANIFEST, FileRecord, Manifest, ShardRecord
+from ptdpo_cli.artifacts.parts import Part, describe_parts, part_dir, parts_dir
 from ptdpo_cli.artifacts.schemas import OPTIONAL_TENSORS, SCHEMA_VERSIONS, TABLES, TENSORS
 from ptdpo_cli.errors import ArtifactError, LockedError
 
@@ -59,7 +61,7 @@ def lock_file(path: Path) -> Path:
 
 def artifact_paths(folder: Path) -> list[Path]:
     """Where RUN/<kind> holds artifacts, finished or not, in order of their names."""
-    names = {re.sub(r"\.(partial|old|lock)$", "", path.name) for path in folder.glob("v*-*")}
+    names = {re.sub(r"\.(partial|old|lock|parts)$", "", path.name) for path in folder.glob("v*-*")}
     return [folder / name for name in sorted(names) if ARTIFACT_NAME.fullmatch(name)]
 
 
@@ -67,18 +69,17 @@ def shard_count(files: Iterable[FileRecord]) -> int:
     return len({match["shard"] for match in (SHARD_FILE.fullmatch(record.path) for record in files) if match})
 
 
-def find_finished(run: Path | str, kind: str, key: str) -> Artifact | None:
-    """The finished artifact of this input key, or None: then a Writer makes it, or resumes it.
+def find_finished(run: Path | str, kind: str, key: str, part: Part | None = None) -> Artifact | None:
+    """The finished artifact of this input key, or a part of it; None: then a Writer makes it, or resumes it.
 
     Errors: ArtifactError when it is there but damaged; LockedError while another process moves it into place.
     """
     path = artifact_dir(run, kind, key)
-    if _is_swap_open(path):
-        with Lock(lock_file(path)):
-            _finish_swap(path)
+    path = part_dir(path, part) if part else path
+    complete_swap(path)
     if not (path / MANIFEST).is_file():
         return None
-    artifact = Artifact.open(path, kind=kind)
+    artifact = open_part(path) if part else Artifact.open(path, kind=kind)
     if artifact.manifest.input_key != key:
         raise ArtifactError(f"{path} has the name of this artifact but other inputs", expected=f"input key {key}",
                             found=f"input key {artifact.manifest.input_key}", hint="use another --run directory")
@@ -97,16 +98,18 @@ class Artifact:
         """Opens an artifact's directory, or the only one in RUN/<kind>, or (kind given) RUN with only one of that kind.
 
         `check_files` looks whether every file is there in its full size; `verify` also hashes them.
-        Errors: ArtifactError when it is missing, unfinished, of another kind, of a newer schema, or damaged.
+        Errors: ArtifactError when it is missing, unfinished, a part, of another kind, of a newer schema, or damaged.
         """
         path = _locate(Path(path), kind)
         manifest = manifests.read_manifest(path)
+        if "part" in manifest.extra:
+            raise ArtifactError(f"{path} is part {manifest.extra['part']} of an artifact", expected="the whole",
+                                hint=f"join the parts with `ptdpo merge {path.parents[1]}`")
         if kind is not None and manifest.kind != kind:
             raise ArtifactError(f"{path} is another kind of artifact", expected=kind, found=manifest.kind,
                                 hint=f"`ptdpo status {path.absolute().parent.parent}` lists what is there")
-        faults = file_faults(path, manifest.files, is_hashed=False) if check_files else []
-        if faults:
-            raise ArtifactError(f"{path} is damaged", found=indented(faults), hint=again(manifest))
+        if check_files:
+            _require_files(path, manifest)
         return Artifact(path, manifest)
 
     @property
@@ -154,25 +157,41 @@ class Artifact:
                              hint=f"`ptdpo verify {self.path}` lists what is damaged")
 
 
+def open_part(path: Path) -> Artifact:
+    """A finished part by its directory; what it holds is for merging, its shards have gaps between them."""
+    manifest = manifests.read_manifest(path)
+    _require_files(path, manifest)
+    return Artifact(path, manifest)
+
+
+def _require_files(path: Path, manifest: Manifest) -> None:
+    if faults := file_faults(path, manifest.files, is_hashed=False):
+        raise ArtifactError(f"{path} is damaged", found=indented(faults), hint=again(manifest))
+
+
 class Writer:
     """Builds one artifact shard by shard; leaving the `with` block early keeps the finished shards for the next run.
 
     with Writer(run, "rollouts", key=key, stage="rollout", section=section, inputs=inputs) as writer:
         for shard, problems in enumerate(batches):
-            if not writer.has_shard(shard):
+            if writer.needs_shard(shard):
                 writer.write_shard(shard, tables={"rollouts": table}, tensors={"rollouts": arrays})
         artifact = writer.finish()
 
-    `force` starts empty beside a finished artifact of the same key and takes its place at the end.
+    `force` starts empty beside a finished artifact of the same key and takes its place at the end. With a `part` it
+    needs the shards of that part alone, and builds a part.
     Errors: LockedError while another process writes the same artifact; OSError from a full or read-only disk.
     """
 
     def __init__(self, run: Path | str, kind: str, *, key: str, stage: str, section: Mapping, inputs: Mapping[str, str],
                  seed: int | None = None, model: Mapping[str, str] | None = None, hint_hash: str | None = None,
-                 policy_hash: str | None = None, force: bool = False, command: str | None = None):
-        self.final = artifact_dir(run, kind, key)
+                 policy_hash: str | None = None, force: bool = False, part: Part | None = None,
+                 command: str | None = None):
+        whole = artifact_dir(run, kind, key)
+        self.final = part_dir(whole, part) if part else whole
         self.path = partial_dir(self.final)
         self._is_forced = force
+        self._part = part
         self._fields = {
             "kind": kind, "schema_version": SCHEMA_VERSIONS[kind], "stage": stage, "input_key": key,
             "inputs": dict(inputs), "section": dict(section), "seed": seed, "model": dict(model or {}),
@@ -223,6 +242,10 @@ class Writer:
     def has_shard(self, shard: int) -> bool:
         return shard in self._shards
 
+    def needs_shard(self, shard: int) -> bool:
+        """Whether it is this writer's to make, and not yet made."""
+        return not self.has_shard(shard) and (self._part is None or self._part.holds(shard))
+
     def write_shard(self, shard: int, *, tables: Mapping[str, pa.Table],
                     tensors: Mapping[str, Mapping[str, np.ndarray]] | None = None,
                     counts: Mapping[str, int | float] | None = None) -> None:
@@ -243,6 +266,18 @@ class Writer:
         replace_synced(self.path / f"shard-{shard:05d}.json", record.to_bytes())
         self._since, self._shards[shard] = now, record
 
+    def take_shards(self, part: Artifact) -> None:
+        """Takes over the finished shards of a part: the same files under a second name (hard links)."""
+        files: dict[int, list[FileRecord]] = {}
+        for record in part.manifest.files:
+            files.setdefault(int(SHARD_FILE.fullmatch(record.path)["shard"]), []).append(record)
+        for shard, records in files.items():
+            for record in records:
+                (self.path / record.path).unlink(missing_ok=True)
+                os.link(part.path / record.path, self.path / record.path)
+            self._shards[shard] = ShardRecord(shard=shard, input_key=self._fields["input_key"], files=records,
+                                              wall_s=part.manifest.wall_s / len(files))
+
     def read_table(self, name: str) -> pa.Table:
         """All finished shards of a table in their order, those of an earlier, interrupted run included."""
         paths = [self.path / f"{name}-{shard:05d}.parquet" for shard in sorted(self._shards)]
@@ -261,13 +296,15 @@ class Writer:
     def finish(self, *, counts: Mapping[str, int | float] | None = None, extra: Mapping | None = None) -> Artifact:
         """Writes the manifest and moves the artifact into place; `counts` come over the sums of the shards' counts."""
         shards = [self._shards[shard] for shard in sorted(self._shards)]
-        if [record.shard for record in shards] != list(range(len(shards))):
+        first, step = (self._part.index, self._part.count) if self._part else (0, 1)
+        if [record.shard for record in shards] != [first + step * i for i in range(len(shards))]:
             raise ValueError(f"shards are missing among {sorted(self._shards)}")
         files = [record for shard in shards for record in shard.files] + _hash_files(self.path, self._added)
         self._remove_all_but({record.path for record in files})
         manifest = manifests.seal(
             **self._fields, files=[record.model_dump() for record in files],
-            counts=_sums(shard.counts for shard in shards) | dict(counts or {}), extra=dict(extra or {}),
+            counts=sum_counts(shard.counts for shard in shards) | dict(counts or {}),
+            extra=dict(extra or {}) | ({"part": str(self._part)} if self._part else {}),
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             wall_s=sum(shard.wall_s for shard in shards) + time.perf_counter() - self._since,
             versions=manifests.versions(), git_commit=manifests.git_commit(),
@@ -324,6 +361,9 @@ def again(manifest: Manifest) -> str:
 
 def unfinished(path: Path) -> ArtifactError:
     """The error for an artifact that was started but has no manifest."""
+    if parts := describe_parts(path):
+        return ArtifactError(f"{path} is not finished", found=parts,
+                             hint=f"`ptdpo merge {path.parent}` joins them, or says which are missing")
     partial = path if path.name.endswith(".partial") else partial_dir(path)
     shards = len(list(partial.glob(SHARD_RECORDS)))
     holder = read_holder(lock_file(partial.with_name(partial.name.removesuffix(".partial"))))
@@ -345,10 +385,9 @@ def _locate(path: Path, kind: str | None) -> Path:
     if path.name.endswith(".partial"):
         raise unfinished(path)
     if _is_swap_open(path):
-        with Lock(lock_file(path)):
-            _finish_swap(path)
+        complete_swap(path)
         return path
-    if partial_dir(path).is_dir():
+    if partial_dir(path).is_dir() or parts_dir(path).is_dir():
         raise unfinished(path)
     expected = f"a folder with {MANIFEST}"
     if path.is_dir():
@@ -379,6 +418,13 @@ def _the_only_one(folder: Path) -> Path:
         raise unfinished(paths[0])
     raise ArtifactError(f"{folder} holds no artifact",
                         hint=made_by(folder.name) or f"`ptdpo status {folder.parent}` lists what is there")
+
+
+def complete_swap(path: Path) -> None:
+    """Moves into place what a crash left built beside its place; LockedError while its writer is at it."""
+    if _is_swap_open(path):
+        with Lock(lock_file(path)):
+            _finish_swap(path)
 
 
 def _is_swap_open(path: Path) -> bool:
@@ -431,7 +477,7 @@ def tensor_faults(name: str, found: Iterable[str]) -> str | None:
     return f"missing tensors {sorted(missing)}, unknown tensors {sorted(unknown)}" if missing or unknown else None
 
 
-def _sums(counts: Iterable[Mapping[str, int | float]]) -> dict[str, int | float]:
+def sum_counts(counts: Iterable[Mapping[str, int | float]]) -> dict[str, int | float]:
     total: dict[str, int | float] = {}
     for one in counts:
         for name, value in one.items():
@@ -460,6 +506,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def _write_synced(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)    # what a killed merge left is the file of a part, too: not to be written into
     with path.open("wb") as file:
         file.write(data)
         file.flush()

@@ -53,7 +53,7 @@ class HfEngine:
             output = model.model(
                 input_ids=ids_B1,
                 attention_mask=mask_BL,
-                position_ids=(shared.next_position_B + step).expand(3, 1, -1).transpose(1, 2),
+                position_ids=shared.response_positions(step, step + 1),
                 past_key_values=cache,
                 use_cache=True,
             )

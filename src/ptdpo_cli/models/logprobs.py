@@ -12,7 +12,7 @@ import torch
 from transformers import Cache
 
 from ptdpo_cli.errors import PtdpoError
-from ptdpo_cli.models.inputs import Batch, Prompt, SharedPrompts
+from ptdpo_cli.models.inputs import Batch, Prompt, SharedPrompts, picture_inputs
 
 
 def read_prompts(model, prompts: SharedPrompts) -> tuple[torch.Tensor, Cache, torch.Tensor]:
@@ -29,17 +29,40 @@ def read_prompts(model, prompts: SharedPrompts) -> tuple[torch.Tensor, Cache, to
 
 def response_hidden(model, batch: Batch) -> torch.Tensor:
     """Last hidden states at the positions that predict response tokens, packed -> hidden_NH."""
+    if model.training and model.is_gradient_checkpointing:
+        return _recomputable_hidden(model, batch)
     first_BH, cache, mask_BL = read_prompts(model, batch.prompts)
-    if batch.mask_BT.shape[1] == 1:
-        return first_BH
+    n_read = batch.mask_BT.shape[1] - 1
     rest = model.model(
         input_ids=batch.response_ids_BT[:, :-1],
         attention_mask=torch.cat([mask_BL, batch.mask_BT[:, :-1].long()], 1),
-        position_ids=batch.positions_3BT[:, :, :-1],
+        position_ids=batch.prompts.response_positions(0, n_read),
         past_key_values=cache,
         use_cache=True,
     )
     return torch.cat([first_BH[:, None], rest.last_hidden_state], 1)[batch.mask_BT]
+
+
+def _recomputable_hidden(model, batch: Batch) -> torch.Tensor:
+    """The same in one forward without a cache, every row with a prompt of its own -> hidden_NH.
+
+    Gradient checkpointing runs each layer again in the backward pass, which a cache does not survive.
+    """
+    rows, shared = batch.prompts.prompt_of_B, batch.prompts
+    n_read = batch.mask_BT.shape[1] - 1
+    inputs = {"input_ids": batch.response_ids_BT[:, :-1], "attention_mask": batch.mask_BT[:, :-1].long()}
+    inputs = {name: torch.cat([shared.inputs[name][rows], rest], 1) for name, rest in inputs.items()}
+    positions = shared.inputs["position_ids"][..., rows, :]
+    inputs["position_ids"] = torch.cat([positions, shared.response_positions(0, n_read)], -1)
+    if "mm_token_type_ids" in shared.inputs:
+        types_BL = shared.inputs["mm_token_type_ids"][rows]
+        inputs["mm_token_type_ids"] = torch.cat([types_BL, types_BL.new_zeros(len(rows), n_read)], 1)
+    pictures = picture_inputs([shared.distinct[row] for row in rows.tolist()])
+    inputs |= {name: tensor.to(model.device) for name, tensor in pictures.items()}
+    hidden_BLH = model.model(**inputs, use_cache=False).last_hidden_state
+    first_BH = hidden_BLH[torch.arange(len(rows), device=rows.device), shared.last_P[rows]]
+    rest_BTH = hidden_BLH[:, shared.inputs["input_ids"].shape[1] :]
+    return torch.cat([first_BH[:, None], rest_BTH], 1)[batch.mask_BT]
 
 
 def response_logits(model, hidden_NH: torch.Tensor, *, media_ids: list[int], temperature: float) -> torch.Tensor:
@@ -81,22 +104,30 @@ def require_finite(logits_NV: torch.Tensor, media_ids: list[int], *, who: str) -
         )
 
 
-def in_token_batches(prompts: Sequence[Prompt], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+def in_token_batches(
+    prompts: Sequence[Prompt], lengths: Sequence[int], tokens_per_batch: int, *, shared: bool = True
+) -> list[list[int]]:
     """Indices of rows in batches whose padded tokens (distinct prompts and responses) stay within a budget.
 
+    `shared=False` counts a prompt for each of its rows, as gradient checkpointing reads it.
     Rows of one prompt stay neighbours, prompts of like length go together; a row over the budget is a batch of its own.
     Every index occurs once; the order is deterministic.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i].problem_id, lengths[i], i)):
         grown = [*batches[-1], index] if batches else [index]
-        distinct = {id(prompts[i]): len(prompts[i]) for i in grown}
-        padded = len(distinct) * max(distinct.values()) + len(grown) * max(lengths[i] for i in grown)
-        if batches and padded <= tokens_per_batch:
+        if batches and padded_tokens(prompts, lengths, grown, shared=shared) <= tokens_per_batch:
             batches[-1] = grown
         else:
             batches.append([index])
     return batches
+
+
+def padded_tokens(prompts: Sequence[Prompt], lengths: Sequence[int], rows: Sequence[int], *, shared: bool) -> int:
+    """Tokens, pads included, that a batch of these rows puts through the model."""
+    distinct = {id(prompts[i]): len(prompts[i]) for i in rows}
+    n_prompts = len(distinct) if shared else len(rows)
+    return n_prompts * max(distinct.values()) + len(rows) * max(lengths[i] for i in rows)
 
 
 ScoreChunk = Callable[[torch.Tensor, slice], None]

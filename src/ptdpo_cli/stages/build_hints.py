@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.schemas import HINTS, Hint, Problem
 from ptdpo_cli.artifacts.store import Artifact
@@ -26,17 +27,24 @@ def plan_build_hints(recipe: Recipe, run: Path, problems: Artifact, *, limit: in
     return Plan(run, "hints", "build-hints", section, inputs={"problems": problems.manifest.content_hash})
 
 
-def make_hints(plan: Plan, problems: Artifact, *, force: bool = False, progress: Progress = no_progress) -> Artifact:
+def make_hints(
+    plan: Plan,
+    problems: Artifact,
+    *,
+    force: bool = False,
+    part: Part | None = None,
+    progress: Progress = no_progress,
+) -> Artifact:
     """One hint per problem; a hint that gives the answer away is refused and the problem goes without."""
-    if not force and (done := plan.finished()):
+    if not force and (done := plan.finished(part)):
         return done
     rows = read_problems(problems)[: plan.section["limit"]]
-    with plan.writer(force=force) as writer:
+    with plan.writer(force=force, part=part) as writer:
         for shard, start in enumerate(range(0, len(rows), _SHARD_ROWS)):
-            part = rows[start : start + _SHARD_ROWS]
             progress(start, len(rows), "building hints")
-            if not writer.has_shard(shard):
-                hints = [checked(hint_from_regions(problem), problem) for problem in part]
+            if writer.needs_shard(shard):
+                chosen = rows[start : start + _SHARD_ROWS]
+                hints = [checked(hint_from_regions(problem), problem) for problem in chosen]
                 table = pa.Table.from_pylist([_row(hint) for hint in hints], schema=HINTS)
                 writer.write_shard(
                     shard,

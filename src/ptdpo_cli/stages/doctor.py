@@ -67,14 +67,14 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
 
     Errors: none; a check that cannot be made, for whatever reason, is a line that failed.
     """
-    work, sheet = Workspace(recipe, run), _Sheet()
+    work, sheet = Workspace(recipe, run, guard=False), _Sheet()
     sheet.lines += [*versions(recipe), *device(recipe)]
 
-    policy = sheet.have("model", lambda: work.policy(path or recipe.model.path, guard=False), partial(_about, "model"))
+    policy = sheet.have("model", lambda: work.policy(path or recipe.model.path), partial(_about, "model"))
     reference = policy
     if path is not None:
         reference = sheet.have(
-            "reference", lambda: work.policy(recipe.model.path, guard=False), partial(_about, "reference")
+            "reference", lambda: work.policy(recipe.model.path), partial(_about, "reference")
         )
     for name, check in checks.INTERFACE.items():
         sheet.check(name, partial(check, instruction=recipe.prompt.instruction), policy)
@@ -237,7 +237,7 @@ def _installed(name: str) -> str | None:
 def _needs(recipe: Recipe, package: str) -> bool:
     return {
         "vllm": recipe.rollout.engine == "vllm",
-        "peft": getattr(recipe, "lora", None) is not None,
+        "peft": recipe.lora.rank > 0,
     }.get(package, True)
 
 

@@ -211,7 +211,7 @@ def estimate(
     """
     geo = geometry(recipe.model.path, trust_remote_code=recipe.model.trust_remote_code)
     lengths = lengths or worst_lengths(recipe)
-    gpus = gpus or getattr(getattr(recipe, "slurm", None), "gpus", None) or 1
+    gpus = gpus or recipe.slurm.gpus or 1
     found = {
         "model": {"path": recipe.model.path, "dtype": recipe.model.dtype, **asdict(geo)},
         "gpus": gpus,
@@ -229,17 +229,17 @@ def estimate(
 
 def strategy(recipe: Recipe, gpus: int) -> str:
     """How the trainer spreads over GPUs; `auto` is DDP among several."""
-    asked = getattr(getattr(recipe, "distributed", None), "strategy", "auto")
+    asked = recipe.distributed.strategy
     return "none" if gpus == 1 else "ddp" if asked in ("auto", "none") else asked
 
 
 def has_lora(recipe: Recipe) -> bool:
-    return getattr(getattr(recipe, "lora", None), "rank", 0) > 0
+    return recipe.lora.rank > 0
 
 
 def has_masters(recipe: Recipe) -> bool:
     """Whether the optimizer keeps float32 weights beside narrower ones; gradients are summed in float32 then."""
-    return _width(recipe) < 4 and getattr(recipe.train, "master_weights", False)
+    return _width(recipe) < 4 and recipe.train.master_weights
 
 
 def trainable(recipe: Recipe, geo: Geometry) -> int:
@@ -316,7 +316,7 @@ def micro_batch(
 
 def _shares(recipe: Recipe) -> bool:
     """Whether rows share their prompt in training: what is computed again in the backward has one each."""
-    return not getattr(recipe.train, "gradient_checkpointing", False)
+    return not recipe.train.gradient_checkpointing
 
 
 def _problems_per_update(recipe: Recipe, gpus: int = 1) -> float:

@@ -5,19 +5,26 @@ Every stage has a function that returns a Plan after all its checks (that is `--
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ptdpo_cli.artifacts.manifest import input_key
+from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS
 from ptdpo_cli.artifacts.store import Artifact, Writer, artifact_dir, find_finished
+from ptdpo_cli.errors import LockedError
 
 Progress = Callable[[int, int, str], None]      # done, total, what is being done
 
 
 def no_progress(done: int, total: int, doing: str) -> None:
     """A progress callback that shows nothing."""
+
+
+# How long one process waits for another to make what all of them need, such as the problems of a job array.
+_PATIENCE_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,12 @@ class Plan:
     def directory(self) -> Path:
         return artifact_dir(self.run, self.kind, self.key)
 
-    def finished(self) -> Artifact | None:
-        """The artifact, when the same work was already done."""
-        return find_finished(self.run, self.kind, self.key)
+    def finished(self, part: Part | None = None) -> Artifact | None:
+        """The artifact when the same work was already done, or the part of it that was asked for."""
+        whole = find_finished(self.run, self.kind, self.key)
+        return whole or (find_finished(self.run, self.kind, self.key, part) if part else None)
 
-    def writer(self, *, force: bool = False) -> Writer:
+    def writer(self, *, force: bool = False, part: Part | None = None) -> Writer:
         return Writer(
             self.run,
             self.kind,
@@ -65,4 +73,25 @@ class Plan:
             hint_hash=self.hint_hash,
             policy_hash=self.policy_hash,
             force=force,
+            part=part,
         )
+
+
+def made_by_one(
+    make: Callable[[], Artifact], say: Callable[[str], None], *, patience_s: float = _PATIENCE_S
+) -> Artifact:
+    """What `make` makes or finds; while another process is making it, waits for that one.
+
+    Errors: the LockedError of the other process, when it takes longer than `patience_s` seconds.
+    """
+    give_up, pause_s = time.monotonic() + patience_s, 0.1
+    while True:
+        try:
+            return make()
+        except LockedError as error:
+            if time.monotonic() > give_up:
+                raise
+            if pause_s == 0.1:
+                say(f"waiting: {error.what} ({error.found})")
+            time.sleep(pause_s)
+            pause_s = min(5.0, 1.5 * pause_s)

@@ -14,7 +14,7 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages import build_hints, problems, score_ref, sft, train, workspace
+from ptdpo_cli.stages import build_hints, iterations, problems, score_ref, sft, train, workspace
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate, worst_lengths
 
@@ -27,6 +27,7 @@ def preflight(
     run: Path,
     *,
     limit: int | None = None,
+    iteration: int | None = None,
     policy: str | None = None,
     rollouts: Path | None = None,
     scores: Path | None = None,
@@ -50,12 +51,20 @@ def preflight(
     passed(f"{len(rows)} problems from {plan.section['name']}, split {plan.section['split']}")
     texts = {}
     reads_hints = recipe.needs_teacher and recipe.teacher.context != "none"
-    if stage == "build-hints" or (stage == "train" and rollouts is None and reads_hints):
+    is_loop = stage == "train" and rollouts is None and iteration is None
+    if stage == "build-hints" or (is_loop and reads_hints):
         texts = _check_hints(rows[:limit], is_needed=stage == "train", passed=passed)
     if stage == "build-hints":
         return checked
     work = _Finished(recipe, run)
-    if stage == "eval" and policy is None:
+    if iteration is not None:
+        if policy is None and stage != "score-ref":
+            policy = work.policy_after(iteration)
+        if stage in ("score-ref", "train"):
+            rollouts = work.rollouts_of(iteration)
+        if stage == "train" and (found := iterations.find_scores(work, Artifact.open(rollouts))):
+            scores = found.path
+    elif stage == "eval" and policy is None:
         policy = work.final_policy()
     model = work.policy(policy or recipe.model.path)
     size = sum(p.numel() for p in model.model.parameters()) / 1e6
@@ -97,13 +106,25 @@ class _Finished(workspace.Workspace):
         return Artifact.open(path, kind="hints")
 
     def final_policy(self) -> Path:
+        self._require_problems("policy", "train")
+        return train.final_policy(self)
+
+    def policy_after(self, iteration: int) -> str:
+        if iteration:
+            self._require_problems("policy", "train")
+        return iterations.find_policy(self, iteration)
+
+    def rollouts_of(self, iteration: int) -> Path:
+        self._require_problems("rollouts", "rollout")
+        return iterations.find_rollouts(self, iteration).path
+
+    def _require_problems(self, kind: str, command: str) -> None:
         if not self.has_problems:
             raise ArtifactError(
-                f"the policy of this recipe is not finished in {self.run}",
+                f"the {kind} of this recipe {'is' if kind == 'policy' else 'are'} not finished in {self.run}",
                 found="no problems yet",
-                hint="train it with `ptdpo train`, or name another with `--policy DIR`",
+                hint=f"make it with `ptdpo {command}`, or name another with `--{kind} DIR`",
             )
-        return train.final_policy(self)
 
 
 def _check_hints(rows, *, is_needed: bool, passed) -> dict[str, str]:
@@ -138,10 +159,11 @@ def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str]) -
     """Build real prompts of some problems, the longest questions first; their longest length in tokens."""
     chosen = sorted(rows, key=lambda p: -len(p.question))[:_SAMPLED_PROMPTS]
     book = PromptBook(recipe, model, chosen, hints)
-    prompts = book.students(p.problem_id for p in chosen)
+    prompts = book.students(book.fitting(p.problem_id for p in chosen))
     if hints:
-        prompts += book.teachers(p.problem_id for p in chosen if p.problem_id in hints)
-    return max(len(prompt) for prompt in prompts)
+        hinted = book.fitting([p.problem_id for p in chosen if p.problem_id in hints], teacher=True)
+        prompts += book.teachers(hinted)
+    return max((len(prompt) for prompt in prompts), default=0)
 
 
 def needs(recipe: Recipe, prompt_tokens: int) -> dict[str, int]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import SCORES
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of
@@ -29,11 +30,13 @@ from ptdpo_cli.models.logprobs import for_each_chunk, in_token_batches, require_
 from ptdpo_cli.objectives import coarse_logprobs, distill_mask
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_rollouts
+from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_shard
 
 # A teacher whose best token is nowhere likelier than this above 1/V has lost its weights or its input.
 _UNIFORM_NATS = 0.01
+_MEMORY_KEYS = "train.tokens_per_micro_batch or train.logits_per_chunk"
 
 
 @dataclass(frozen=True)
@@ -100,41 +103,48 @@ def make_scores(
     rollouts: Artifact,
     *,
     force: bool = False,
+    part: Part | None = None,
     progress: Progress = no_progress,
 ) -> Artifact:
     """Score the rollouts shard by shard; gated ones by the teacher, all of them by the reference where it is asked for.
 
     Errors: PtdpoError when the teacher is uniform or blind, or its logits hold NaN or inf.
     """
-    if not force and (done := plan.finished()):
+    if not force and (done := plan.finished(part)):
         return done
-    with plan.writer(force=force) as writer:
-        for shard, group in enumerate(_first_problems(read_rollouts(rollouts), plan.section["limit"])):
+    chosen = _first_problems(rollouts, plan.section["limit"])
+    with plan.writer(force=force, part=part) as writer:
+        for shard in range(rollouts.shards()):
             progress(shard, rollouts.shards(), "scoring")
-            if not writer.has_shard(shard):
-                gated = gate(recipe, book, group) if recipe.needs_teacher else [False] * len(group)
-                rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
-                writer.write_shard(
-                    shard,
-                    tables={"scores": pa.Table.from_pylist(rows, schema=SCORES)},
-                    tensors={"scores": tensors},
-                    counts={
-                        "rollouts": len(rows),
-                        "gated": sum(gated),
-                        "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
-                    },
-                )
+            if not writer.needs_shard(shard):
+                continue
+            sampled = read_shard(rollouts, shard)
+            group = [r for r in sampled if chosen is None or r.problem_id in chosen]
+            if sampled and not group:       # beyond the limit; a shard that has no rollouts stays one
+                continue
+            picked = gate(recipe, book, group) if recipe.needs_teacher and group else [False] * len(group)
+            gated = _fitting(book, group, picked)
+            rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
+            writer.write_shard(
+                shard,
+                tables={"scores": pa.Table.from_pylist(rows, schema=SCORES)},
+                tensors={"scores": tensors},
+                counts={
+                    "rollouts": len(rows),
+                    "gated": sum(gated),
+                    "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
+                    "skipped": sum(picked) - sum(gated),
+                },
+            )
         progress(rollouts.shards(), rollouts.shards(), "scoring")
         return writer.finish()
 
 
-def _first_problems(groups: Iterator[list[Rollout]], limit: int | None) -> Iterator[list[Rollout]]:
-    seen: dict[str, None] = {}
-    for group in groups:
-        seen |= dict.fromkeys(r.problem_id for r in group)
-        chosen = set(list(seen)[:limit])
-        if part := [r for r in group if r.problem_id in chosen]:
-            yield part
+def _first_problems(rollouts: Artifact, limit: int | None) -> set[str] | None:
+    """The first `limit` problems of these rollouts; None without a limit."""
+    if limit is None:
+        return None
+    return set(list(dict.fromkeys(rollouts.table("rollouts")["problem_id"].to_pylist()))[:limit])
 
 
 def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool]:
@@ -154,6 +164,12 @@ def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool
     return [i in picked and book.has_teacher(rollout.problem_id) for i, rollout in enumerate(rollouts)]
 
 
+def _fitting(book: PromptBook, rollouts: list[Rollout], gated: list[bool]) -> list[bool]:
+    """The gated rollouts whose teacher's prompt, hint and all, is not too long (recipe key prompt.too_long)."""
+    fits = set(book.fitting([r.problem_id for r, g in zip(rollouts, gated, strict=True) if g], teacher=True))
+    return [is_gated and r.problem_id in fits for r, is_gated in zip(rollouts, gated, strict=True)]
+
+
 def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: list[bool]):
     chosen = [r for r, is_gated in zip(rollouts, gated, strict=True) if is_gated]
     prompts = book.teachers(r.problem_id for r in chosen)
@@ -167,6 +183,7 @@ def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: 
         students = book.students(r.problem_id for r in rollouts)
         tensors["reference_logprobs"] = np.concatenate(
             reference_scores(recipe, reference, students, rollouts, temperature=temperature)
+            or [np.zeros(0, np.float32)]
         )
     return rows, tensors
 
@@ -225,14 +242,16 @@ def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tu
         )
         sampler_top_NK = torch.from_numpy(np.concatenate([rollouts[i].sampler_top_ids_TK for i in indices])).long()
         parts: list = []
-        for_each_chunk(
-            policy.model,
-            batch,
-            lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
-            media_ids=policy.media_ids,
-            temperature=temperature,
-            logits_per_chunk=recipe.train.logits_per_chunk,
-        )
+        longest = max(len(prompts[i]) for i in indices) + max(lengths[i] for i in indices)
+        with memory_for("score-ref", rows=len(indices), tokens=longest, keys=_MEMORY_KEYS):
+            for_each_chunk(
+                policy.model,
+                batch,
+                lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
+                media_ids=policy.media_ids,
+                temperature=temperature,
+                logits_per_chunk=recipe.train.logits_per_chunk,
+            )
         columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
         ends = np.cumsum([lengths[i] for i in indices])[:-1]
         for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):

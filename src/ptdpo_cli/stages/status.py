@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ptdpo_cli.artifacts.lock import describe_holder, is_dead, read_holder
 from ptdpo_cli.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from ptdpo_cli.artifacts.parts import part_dir, parts_begun, parts_finished
 from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS
 from ptdpo_cli.artifacts.store import SHARD_RECORDS, artifact_paths, lock_file, partial_dir, shard_count
 from ptdpo_cli.errors import ArtifactError
@@ -46,6 +47,8 @@ def render_status(rows: list[dict], console: Console) -> None:
     for row in rows:
         counts = ", ".join(f"{value:,} {name}" for name, value in row["counts"].items())
         state = row["state"] if row["state"] != "unfinished" else f"{row['shards']} shards done"
+        if row["parts"]:
+            state = "parts: " + ", ".join(f"{part['finished']} of {part['of']}" for part in row["parts"])
         table.add_row(*map(Text, (
             f"{row['kind']}/{Path(row['path']).name}", state + (", stale" if row["is_stale"] else ""),
             (row["content_hash"] or "")[:8], counts, readable_size(row["bytes"]), (row["created_utc"] or "")[:16],
@@ -80,14 +83,23 @@ def _rows(kind: str, path: Path) -> list[dict]:
             rows.append(_row(kind, path, "finished", manifest=read_manifest(path)))
         except ArtifactError as error:
             rows.append(_row(kind, path, "unreadable", fault=str(error)))
+    if parts := [{"of": count, "finished": done} for count, done in parts_finished(path).items()]:
+        rows.append(_row(kind, path, "unfinished", parts=parts, locked_by=_writers_of_parts(path)))
     if partial_dir(path).is_dir() or not rows:
         rows.append(_row(kind, path, "unfinished", shards=len(list(partial_dir(path).glob(SHARD_RECORDS))),
                          locked_by=locked_by))
     return rows
 
 
+def _writers_of_parts(path: Path) -> str | None:
+    parts = [part for parts in parts_begun(path).values() for part in parts]
+    holders = {part: read_holder(lock_file(part_dir(path, part))) for part in parts}
+    alive = [f"{part}: {describe_holder(h)}" for part, h in holders.items() if h is not None and not is_dead(h)]
+    return "; ".join(alive) or None
+
+
 def _row(kind: str, path: Path, state: str, *, manifest: Manifest | None = None, shards: int = 0,
-         locked_by: str | None = None, fault: str | None = None) -> dict:
+         parts: list[dict] | None = None, locked_by: str | None = None, fault: str | None = None) -> dict:
     return {
         "path": str(path), "kind": kind, "state": state,
         "stage": manifest.stage if manifest else None,
@@ -95,6 +107,7 @@ def _row(kind: str, path: Path, state: str, *, manifest: Manifest | None = None,
         "content_hash": manifest.content_hash if manifest else None,
         "inputs": manifest.inputs if manifest else {},
         "shards": shard_count(manifest.files) if manifest else shards,
+        "parts": parts or [],
         "counts": manifest.counts if manifest else {},
         "files": len(manifest.files) if manifest else 0,
         "bytes": sum(record.bytes for record in manifest.files) if manifest else 0,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -14,48 +16,88 @@ from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
 from ptdpo_cli.models import checks
-from ptdpo_cli.models.load import Policy, load_policy
+from ptdpo_cli.models.load import Policy, is_adapter, load_policy
+from ptdpo_cli.models.lora import BASE, load_adapter
+from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.plan import Plan, made_by_one
 from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems
 
 
 class Workspace:
     """A run's folder seen through a recipe; everything is opened once, when first asked for.
 
-    `force` makes anew what is made on the way, problems and the loop's hints, so that it mends damaged ones too.
+    `force` makes anew what is made on the way, problems and the loop's hints, so that it mends damaged ones too;
+    `guard` refuses a model whose tokenizer, chat template or processor does not fit its weights.
     """
 
-    def __init__(self, recipe: Recipe, run: Path, *, force: bool = False):
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        *,
+        force: bool = False,
+        guard: bool = True,
+        say: Callable[[str], None] = lambda text: None,
+        ranks: Ranks = ALONE,
+    ):
         self.recipe = recipe
         self.run = run
         self.force = force
+        self.guard = guard
+        self.say = say
+        self.ranks = ranks
 
     @cached_property
     def problems(self) -> Artifact:
         """The training problems; made here when they are not there yet."""
-        return make_problems(self.recipe, plan_problems(self.recipe, self.run), force=self.force)
+        return self._problems(plan_problems(self.recipe, self.run))
 
     def eval_problems(self) -> Artifact:
-        return make_problems(self.recipe, plan_eval_problems(self.recipe, self.run), force=self.force)
+        return self._problems(plan_eval_problems(self.recipe, self.run))
+
+    def _problems(self, plan: Plan) -> Artifact:
+        return made_by_one(lambda: make_problems(self.recipe, plan, force=self.force), self.say)
 
     @cached_property
     def reference(self) -> Policy:
         """The initial model, frozen: reference without a hint, teacher with one."""
-        reference = self.policy(self.recipe.model.path)
+        reference = self._load(self.recipe.model.path)
         reference.model.requires_grad_(False)
         return reference
 
-    def policy(self, path: str | Path, *, guard: bool = True) -> Policy:
+    @cached_property
+    def base_hashes(self) -> dict[str, str]:
+        """Hashes of the initial model; where nothing else needs it, it is loaded beside the accelerator and dropped."""
+        if "reference" in self.__dict__:
+            return self.reference.hashes
+        settings = self.recipe.model
+        return load_policy(
+            settings.path, dtype=settings.dtype, device="cpu", trust_remote_code=settings.trust_remote_code
+        ).hashes
+
+    def policy(self, path: str | Path) -> Policy:
         """A model ready for work; of a policy artifact also checked that its weights are those that were saved.
 
-        With `guard`, a model whose tokenizer, chat template or processor does not fit its weights is refused.
+        With LoRA it is made of the reference's own model: there is one copy of the base, and one adapter at a time.
         """
-        settings = self.recipe.model
         if Path(path).name == "policy" and Path(path).is_dir():     # RUN/policy with one artifact in it
             path = Artifact.open(path, kind="policy").path
         artifact = Artifact.open(path, kind="policy") if (Path(path) / MANIFEST).is_file() else None
+        if is_adapter(path):
+            policy = load_adapter(self.reference, Path(path))
+        elif self.recipe.lora.rank and str(path) == self.recipe.model.path:
+            policy = self.reference
+        else:
+            policy = self._load(path)
+        if artifact is not None:
+            _require_same_weights(artifact, policy)
+        return policy
+
+    def _load(self, path: str | Path) -> Policy:
+        settings = self.recipe.model
         policy = load_policy(
             path,
             dtype=settings.dtype,
@@ -63,11 +105,8 @@ class Workspace:
             device=settings.device,
             trust_remote_code=settings.trust_remote_code,
         )
-        if artifact is not None:
-            _require_same_weights(artifact, policy)
-        if guard:
-            for check in checks.INTERFACE.values():
-                checks.require(check(policy, self.recipe.prompt.instruction))
+        for check in checks.INTERFACE.values() if self.guard else ():
+            checks.require(check(policy, self.recipe.prompt.instruction))
         return policy
 
     def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
@@ -82,19 +121,29 @@ class Workspace:
             require_same_problems(hints, self.problems)
         else:
             plan = plan_build_hints(self.recipe, self.run, self.problems)
-            hints = make_hints(plan, self.problems, force=self.force) if make else plan.finished()
+            if make:
+                hints = made_by_one(lambda: make_hints(plan, self.problems, force=self.force), self.say)
+            else:
+                hints = plan.finished()
             if hints is None:
                 raise no_hints(self.run)
         require_hints(hints.manifest.counts)
         return hints
 
-    def book(self, policy: Policy, problems: Artifact, hints: Artifact | None = None) -> PromptBook:
-        return PromptBook(self.recipe, policy, read_problems(problems), read_hints(hints) if hints else None)
+    def book(
+        self, policy: Policy, problems: Artifact, hints: Artifact | None = None, *, max_new_tokens: int | None = None
+    ) -> PromptBook:
+        """Prompts of these problems that leave room for `max_new_tokens` (None: the rollouts')."""
+        texts = read_hints(hints) if hints else None
+        return PromptBook(self.recipe, policy, read_problems(problems), texts, max_new_tokens=max_new_tokens)
 
     def store_recipe(self) -> None:
         """RUN/recipe.yaml, complete: later commands on this run need no --recipe."""
+        if not self.ranks.is_first:
+            return
         self.run.mkdir(parents=True, exist_ok=True)
-        temporary = self.run / "recipe.yaml.tmp"
+        # Tasks of an array do this at the same time.
+        temporary = self.run / f"recipe.yaml.{platform.node()}.{os.getpid()}.tmp"
         temporary.write_text(dump_recipe(self.recipe))
         os.replace(temporary, self.run / "recipe.yaml")
 
@@ -102,7 +151,8 @@ class Workspace:
 def _require_same_weights(artifact: Artifact, policy: Policy) -> None:
     """The sizes of the files are right, and safetensors holds no checksum: only the hash shows a changed weight."""
     saved = artifact.manifest.extra.get("weights")
-    was_cast = json.loads((artifact.path / "config.json").read_text()).get("dtype") not in str(policy.model.dtype)
+    file = BASE if policy.adapter is not None else "config.json"
+    was_cast = json.loads((artifact.path / file).read_text()).get("dtype") not in str(policy.model.dtype)
     if saved is not None and not was_cast and saved != policy.hashes["weights"]:
         raise ArtifactError(
             f"the weights of {artifact.path} are damaged",
