@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +40,7 @@ from ptdpo_cli.models.checks import Check, judge
 from ptdpo_cli.models.inputs import Prompt, build_batch
 from ptdpo_cli.models.load import Policy, require_same_interface, resolve
 from ptdpo_cli.models.logprobs import for_each_chunk, token_logprobs
+from ptdpo_cli.models.lora import adapter_off
 from ptdpo_cli.models.processor import load_processor
 from ptdpo_cli.objectives import coarse_logprobs, jensen_shannon
 from ptdpo_cli.recipe import Recipe
@@ -89,7 +91,9 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     sheet.check("image tokens", checks.image_tokens, policy, pictures)
     hints = sheet.have("hints", hints_of, None, chosen)
     book = sheet.have("prompts", partial(PromptBook, recipe), None, policy, chosen, hints)
-    prompts = sheet.have("prompts", lambda b: b.students(b.problems), partial(lengths, recipe, policy), book)
+    prompts = sheet.have(
+        "prompts", lambda b: b.students(b.fitting(b.problems)), partial(lengths, recipe, policy), book
+    )
     sheet.check("picture grids", checks.picture_grids, policy, prompts)
 
     engine = sheet.have("engine", partial(_engine, recipe), None, policy)
@@ -97,15 +101,15 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     sheet.check("sampler and trainer", partial(agreement, recipe), policy, prompts, rollouts)
     sheet.check("positions", partial(positions, recipe), policy, prompts, rollouts)
 
-    teacher = reference if recipe.needs_teacher else None
     if not recipe.needs_teacher:
         sheet.lines.append(Check("teacher", "skipped", "train.distill_weight is 0: there is none"))
     else:
-        theirs = sheet.have("teacher", partial(PromptBook, recipe), None, teacher, chosen, hints)
-        sheet.check("uniform teacher", uniform, teacher, theirs, rollouts)
-        sheet.check("teacher = student", partial(itself, recipe), teacher, theirs, rollouts)
-        sheet.check("blind teacher", partial(blind, recipe), teacher, theirs, rollouts)
-        sheet.check("hint changes the teacher", partial(hinted, recipe), teacher, theirs, rollouts)
+        theirs = sheet.have("teacher", partial(PromptBook, recipe), None, reference, chosen, hints)
+        with nullcontext() if policy is None else adapter_off(policy):  # with LoRA they may be one model
+            sheet.check("uniform teacher", uniform, reference, theirs, rollouts)
+            sheet.check("teacher = student", partial(itself, recipe), reference, theirs, rollouts)
+            sheet.check("blind teacher", partial(blind, recipe), reference, theirs, rollouts)
+            sheet.check("hint changes the teacher", partial(hinted, recipe), reference, theirs, rollouts)
 
     needed = sheet.have("estimate", estimate, None, recipe)
     sheet.check("disk", partial(disk, run), needed)

@@ -263,8 +263,8 @@ class LossModel(torch.nn.Module):
             logits_NV = self._logits(hidden_NH, temperature)
             return *self._of_tokens(logits_NV, ids_N), coarse_logprobs(logits_NV[gated_N], support_GS)
 
-        # Each chunk is computed again in its backward and then forgotten. It is cut by what the terms of the loss need,
-        # for each term is differentiated by itself: what a recomputation holds that its term does not ask for would stay.
+        # Each chunk is computed again in its backward and then forgotten. It is cut by what the terms of the loss need:
+        # each is differentiated by itself, and what a recomputation holds that its term does not ask for would stay.
         def tokens(hidden_nH, ids_n):
             return self._of_tokens(self._logits(hidden_nH, temperature), ids_n)
 
