@@ -121,7 +121,7 @@ def test_training_on_several_gpus_runs_under_torchrun_and_a_container_comes_firs
     job = ChainJob("train-0", "train", ("--iteration", "0"))
     assert "export PTDPO=ptdpo\n" in script(job, "slurm.gpus=1")
     text = script(job, "slurm.stages.train.gpus=8", "slurm.cpus=32", "slurm.container=apptainer exec --nv a.sif")
-    assert ("export PTDPO='apptainer exec --nv a.sif torchrun --standalone --nproc-per-node=8 -m ptdpo_cli'\n"
+    assert ("export PTDPO='apptainer exec --nv a.sif torchrun --standalone --nproc-per-node=8 -m -- ptdpo_cli'\n"
             "export OMP_NUM_THREADS=4\n") in text
 
 

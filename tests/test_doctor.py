@@ -282,7 +282,7 @@ def test_a_sampler_that_disagrees(tmp_path, small_recipe, monkeypatch):
             return [Sample(s.token_ids_T, s.logprobs_T - 0.01, s.top_ids_TK, s.finish_reason)
                     for s in super().sample(requests, sampling)]
 
-    monkeypatch.setattr(doctor, "_engine", lambda recipe, policy: Forgetful(policy))
+    monkeypatch.setattr(doctor, "open_engine", lambda recipe, policy: Forgetful(policy))
     lines = {line["name"]: line for line in doctor.diagnose(small_recipe(), tmp_path)["checks"]}
     assert lines["sampler and trainer"]["verdict"] == "fail"
     assert "train.mismatch_correction" in lines["sampler and trainer"]["hint"]

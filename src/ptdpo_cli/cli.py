@@ -208,7 +208,7 @@ def rollout(
     part = _part(shard)
     if dry_run:
         return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
-    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
     from ptdpo_cli.stages.workspace import iterations_done
@@ -220,7 +220,7 @@ def rollout(
     plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
     work.store_recipe()
     book = work.book(sampler, work.problems)
-    make = partial(make_rollouts, loaded, plan, book, HfEngine(sampler), sampler)
+    make = partial(make_rollouts, loaded, plan, book, open_engine(loaded, sampler), sampler)
     rollouts, done = _make(work, plan, part, make, force=force)
     _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
     _say_skipped(rollouts.manifest.counts, "problems")
@@ -386,7 +386,7 @@ def evaluate(
     _only_one_way(iteration, policy=policy)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
-    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
     from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.train import final_policy
@@ -398,7 +398,7 @@ def evaluate(
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
     book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens)
-    make = partial(make_eval, loaded, plan, book, HfEngine(student), student)
+    make = partial(make_eval, loaded, plan, book, open_engine(loaded, student), student)
     evals, done = _make(work, plan, part, make, force=force)
     summary = evals.manifest.extra.get("summary")
     if summary is None:

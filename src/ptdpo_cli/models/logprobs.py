@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from transformers import Cache
 
 from ptdpo_cli.errors import PtdpoError
-from ptdpo_cli.models.inputs import Batch, Prompt, SharedPrompts, picture_inputs
+from ptdpo_cli.models.inputs import Batch, Prompt, SharedPrompts, build_batch, picture_inputs
+from ptdpo_cli.models.load import Policy
 
 
 def read_prompts(model, prompts: SharedPrompts) -> tuple[torch.Tensor, Cache, torch.Tensor]:
@@ -139,3 +141,44 @@ def for_each_chunk(model, batch: Batch, score: ScoreChunk, *, media_ids, tempera
     hidden_NH = response_hidden(model, batch)
     for where in chunks(len(hidden_NH), model.config.get_text_config().vocab_size, logits_per_chunk):
         score(response_logits(model, hidden_NH[where], media_ids=media_ids, temperature=temperature), where)
+
+
+def response_logprobs(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    responses: Sequence[np.ndarray],
+    *,
+    temperature: float,
+    tokens_per_batch: int,
+    logits_per_chunk: int,
+) -> list[np.ndarray]:
+    """The policy's own log-probs of given responses, by teacher forcing without gradient -> logprobs_T of each."""
+    results: list = [None] * len(responses)
+    lengths = [len(response) for response in responses]
+    for indices in in_token_batches(prompts, lengths, tokens_per_batch):
+        batch = build_batch(
+            policy.model,
+            [prompts[i] for i in indices],
+            [responses[i] for i in indices],
+            pad_id=policy.tokenizer.pad_token_id,
+        )
+        parts: list[torch.Tensor] = []
+
+        def score(logits_NV, where, ids_N=batch.response_ids_N, parts=parts):
+            require_finite(logits_NV, policy.media_ids, who="policy")
+            parts.append(token_logprobs(logits_NV, ids_N[where]))
+
+        for_each_chunk(
+            policy.model,
+            batch,
+            score,
+            media_ids=policy.media_ids,
+            temperature=temperature,
+            logits_per_chunk=logits_per_chunk,
+        )
+        logprobs_N = torch.cat(parts).float().cpu().numpy()
+        for index, logprobs_T in zip(
+            indices, np.split(logprobs_N, np.cumsum([lengths[i] for i in indices])[:-1]), strict=True
+        ):
+            results[index] = logprobs_T
+    return results

@@ -162,17 +162,15 @@ def policy_hash(policy: Policy) -> str:
 
 
 def merged_state_dict(policy: Policy) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight under the base model's own name, with the adapter's share added; tied weights once.
+    """Every weight under the base model's own name, with the adapter's share added; tied weights under each name.
 
     W + (α / r) B A is summed in float32 or wider and rounded once to the base's dtype. For a policy without an adapter
     these are its own tensors, not copies.
     """
     layers = _adapted_layers(policy)
-    seen = set()
     for name, tensor in policy.model.state_dict().items():
-        if ".lora_" in name or (tensor.numel() and tensor.data_ptr() in seen):
+        if ".lora_" in name:
             continue
-        seen.add(tensor.data_ptr())
         owner, _, kind = name.rpartition(".base_layer.")
         if owner and kind == "weight":
             tensor = _merged_weight(layers[owner])

@@ -1,6 +1,6 @@
 """Several processes that train one policy: who this one is, and its model, whole (DDP) or in parts (FSDP2).
 
-Started by `torchrun … -m ptdpo_cli train`. Every process reads the same artifacts and updates on its own share of a
+Started by `torchrun … -m -- ptdpo_cli train`. Every process reads the same artifacts and updates on its own share of a
 step; sums are divided by counts over all of them, so that the number of processes changes nothing but rounding.
 """
 
@@ -178,7 +178,8 @@ def strategy_of(name: str, ranks: Ranks) -> str:
         raise UsageError(
             f"distributed.strategy = {name} needs several processes",
             found="one process",
-            hint="start it with `torchrun --standalone --nproc_per_node 2 -m ptdpo_cli train …`, or leave the key out",
+            hint="start it with `torchrun --standalone --nproc-per-node 2 -m -- ptdpo_cli train …`, "
+            "or train in one process: `--set distributed.strategy=auto`",
         )
     if ranks.world > 1 and name == "none":
         raise UsageError(

@@ -161,8 +161,9 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
     if job.tasks is not None:
         options.append(f"--array={','.join(map(str, job.tasks))}")
     options += asks["flags"] or []
-    is_parallel = job.stage == "train" and (asks["gpus"] or 0) > 1
-    command = f"torchrun --standalone --nproc-per-node={asks['gpus']} -m ptdpo_cli" if is_parallel else "ptdpo"
+    n = _processes(recipe, job.stage, asks["gpus"] or 0)
+    # The `--`, because torchrun would take `--run` for an abbreviation of its own `--run-path`.
+    command = f"torchrun --standalone --nproc-per-node={n} -m -- ptdpo_cli" if n > 1 else "ptdpo"
     words = " ".join(filter(None, [asks["container"], command]))
     merged = [shlex.quote(str(run / one)) for one in job.arguments] if job.stage == "merge" else job.arguments
     above = [
@@ -171,12 +172,20 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
         f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
         f"export RECIPE={shlex.quote(str(recipe_file))} RUN={shlex.quote(str(run))} SHARDS={job.shards}",
         f"export PTDPO={shlex.quote(words)}",
-        *([f"export OMP_NUM_THREADS={max(1, (asks['cpus'] or 1) // asks['gpus'])}"] if is_parallel else []),
+        *([f"export OMP_NUM_THREADS={max(1, (asks['cpus'] or 1) // n)}"] if n > 1 else []),
         *(asks["setup"] or []),
         f"set -- {' '.join(merged)}",
     ]
     head, _, body = template(job.stage).partition(_MARK)
     return head + "\n".join(above) + "\n" + _MARK + body
+
+
+def _processes(recipe: Recipe, stage: str, gpus: int) -> int:
+    """One per GPU, or per group of GPUs that share one copy of vLLM."""
+    if stage not in _WITH_MODEL:
+        return 1
+    samples = stage in ("rollout", "eval") and recipe.rollout.engine == "vllm"
+    return gpus // (recipe.vllm.tensor_parallel if samples else 1)
 
 
 def _resources(recipe: Recipe, stage: str) -> dict:

@@ -33,7 +33,7 @@ from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, replace_synced
 from ptdpo_cli.datasets.images import decode_rgb
-from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
+from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed, open_engine
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models import checks
 from ptdpo_cli.models.checks import Check, judge
@@ -96,7 +96,7 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     )
     sheet.check("picture grids", checks.picture_grids, policy, prompts)
 
-    engine = sheet.have("engine", partial(_engine, recipe), None, policy)
+    engine = sheet.have("engine", partial(open_engine, recipe), None, policy)
     rollouts = sheet.have("engine", partial(sample, recipe), _describe_samples, engine, prompts)
     sheet.check("sampler and trainer", partial(agreement, recipe), policy, prompts, rollouts)
     sheet.check("positions", partial(positions, recipe), policy, prompts, rollouts)
@@ -414,13 +414,6 @@ def grader(rows: list[Problem]) -> Check:
 # --- sampler and trainer ----------------------------------------------------------------------------------------------
 
 
-def _engine(recipe: Recipe, policy: Policy) -> Engine:
-    """What the recipe samples with."""
-    from ptdpo_cli.engines.hf import HfEngine
-
-    return HfEngine(policy)
-
-
 def sample(recipe: Recipe, engine: Engine, prompts: list[Prompt]) -> list[Rollout]:
     """A few rollouts per prompt, short ones; an engine that read other ids than the processor's refuses."""
     settings = recipe.rollout
@@ -428,10 +421,12 @@ def sample(recipe: Recipe, engine: Engine, prompts: list[Prompt]) -> list[Rollou
                 for prompt in prompts for g in range(_ROLLOUTS)]
     k = recipe.teacher.top_k if recipe.needs_teacher else 0
     sampling = Sampling(min(settings.max_new_tokens, _RESPONSE_TOKENS), settings.temperature, settings.top_p, k)
+    samples = engine.sample(requests, sampling)
+    engine.release()
     return [
         Rollout(f"{r.prompt.problem_id}/{i % _ROLLOUTS}", r.prompt.problem_id, s.token_ids_T, s.logprobs_T,
                 s.top_ids_TK, 0.0, 0.0, s.finish_reason)
-        for i, (r, s) in enumerate(zip(requests, engine.sample(requests, sampling), strict=True))
+        for i, (r, s) in enumerate(zip(requests, samples, strict=True))
     ]
 
 

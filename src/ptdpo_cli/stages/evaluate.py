@@ -34,7 +34,12 @@ GREEDY = -1  # the sample number of the greedy answer
 def plan_eval(
     recipe: Recipe, run: Path, problems: Artifact, policy_hashes: dict[str, str], *, limit: int | None = None
 ) -> Plan:
-    section = {"eval": recipe.eval.model_dump(), "prompt": recipe.prompt.model_dump(), "limit": limit}
+    section = {
+        "eval": recipe.eval.model_dump(),
+        "engine": recipe.rollout.engine,
+        "prompt": recipe.prompt.model_dump(),
+        "limit": limit,
+    }
     return Plan(
         run,
         "evals",

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
@@ -66,6 +67,9 @@ def preflight(
             scores = found.path
     elif stage == "eval" and policy is None:
         policy = work.final_policy()
+    if recipe.rollout.engine == "vllm" and (stage in ("rollout", "eval") or (stage == "train" and rollouts is None)):
+        require_vllm()
+        passed("the engine vllm is installed")
     model = work.policy(policy or recipe.model.path)
     size = sum(p.numel() for p in model.model.parameters()) / 1e6
     passed(f"model {model.path}, {size:.1f} M parameters on {model.model.device}")

@@ -35,7 +35,7 @@ from torch.distributed.tensor import DTensor
 from ptdpo_cli import signals
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.store import Artifact, Writer, partial_dir
-from ptdpo_cli.engines import Engine, draw_seed
+from ptdpo_cli.engines import Engine, draw_seed, open_engine
 from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
 from ptdpo_cli.models.load import Policy, require_same_interface
 from ptdpo_cli.models.lora import adapter_off, policy_hash
@@ -44,6 +44,7 @@ from ptdpo_cli.models.support import vision_name
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.mismatch import correct_mismatch
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
@@ -176,14 +177,19 @@ def train_iteration(
     blanks = {update[0][0] for update in shares} if state.ranks.world > 1 else set()
     flat, flat_scores = _read(rollouts, scores, mine | blanks)
     rows = iteration_rows(recipe, book, flat, flat_scores, mine | blanks)
-    temperature = rollouts.manifest.section["rollout"]["temperature"]
+    blank_of = {row.rollout.problem_id: row.ungated() for row in rows if row.rollout.problem_id in blanks}
+    rows = [row for row in rows if row.rollout.problem_id in mine]
+    sampled = rollouts.manifest.section["rollout"]
+    temperature = sampled["temperature"]
     steps = []
     with signals.held():
+        rows, mismatch = correct_mismatch(
+            recipe, state.policy, rows, engine=sampled["engine"], temperature=temperature, ranks=state.ranks
+        )
         for update in shares:
             own = set(update[state.ranks.rank])
             part = [row for row in rows if row.rollout.problem_id in own]
-            blank = next((row.ungated() for row in rows if row.rollout.problem_id == update[0][0]), None)
-            steps.append(_step(recipe, state, part, temperature, blank))
+            steps.append(_step(recipe, state, part, temperature, blank_of.get(update[0][0])))
         collect(state.trained, state.policy)
         state.iteration += 1
     metrics = {
@@ -191,7 +197,7 @@ def train_iteration(
         for name in dict.fromkeys(k for s in steps for k in s)
     }
     skipped = rollouts.manifest.counts.get("skipped", 0)
-    return batch_metrics(flat) | metrics | ({"prompts_skipped": skipped} if skipped else {})
+    return batch_metrics(flat) | metrics | mismatch | ({"prompts_skipped": skipped} if skipped else {})
 
 
 def _step(
@@ -572,8 +578,6 @@ def run_loop(
 
     The loop starts from the recipe's model, which is also its reference, or from another policy (`start`).
     """
-    from ptdpo_cli.engines.hf import HfEngine
-
     recipe, ranks = work.recipe, work.ranks
     require_trackers(recipe.train)
     strategy_of(recipe.distributed.strategy, ranks)
@@ -600,7 +604,7 @@ def run_loop(
         say(f"going on after iteration {checkpoint.manifest.counts['iteration']} ({checkpoint.path})")
         base = work.policy(checkpoint.path)
     state = (load_state if checkpoint is not None else new_state)(recipe, base, ranks)
-    return train_loop(loop, state, HfEngine, warn=warn, progress=progress, force=force), False
+    return train_loop(loop, state, partial(open_engine, recipe), warn=warn, progress=progress, force=force), False
 
 
 def final_policy(work: Workspace) -> Path:
@@ -679,6 +683,7 @@ def _iterate(
     rollouts = made_together(
         ranks, sampling, lambda part: make_rollouts(recipe, sampling, loop.book, engine, policy, part=part)
     )
+    engine.release()
     sampled = time.perf_counter()
     scores = None
     if loop.reference is not None:

@@ -28,7 +28,13 @@ from ptdpo_cli.models.logprobs import (
     token_logprobs,
 )
 from ptdpo_cli.models.parallel import ALONE, Ranks, look_at_nothing
-from ptdpo_cli.objectives import clipped_surrogate, coarse_logprobs, jensen_shannon, k3
+from ptdpo_cli.objectives import (
+    clipped_surrogate,
+    coarse_logprobs,
+    jensen_shannon,
+    k3,
+    truncated_importance_weights,
+)
 from ptdpo_cli.recipe import Train
 from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.rollout import Rollout
@@ -52,6 +58,11 @@ class Row:
     score: Score | None
     advantage: float
     is_group_gated: bool
+    trainer_logprobs_T: np.ndarray | None = None  # of the policy that sampled; None: the sampler's are taken for them
+
+    @property
+    def old_logprobs_T(self) -> np.ndarray:
+        return self.rollout.sampler_logprobs_T if self.trainer_logprobs_T is None else self.trainer_logprobs_T
 
     @property
     def n_tokens(self) -> int:
@@ -170,10 +181,9 @@ def _micro_batch(policy, module, rows: list[Row], whole: Denominators, train: Tr
     responses = [row.rollout.token_ids_T for row in rows]
     batch = build_batch(policy.model, [row.prompt for row in rows], responses, pad_id=policy.tokenizer.pad_token_id)
     gated_N, support_GS, teacher_GC, weights_G = _gated_tokens(rows, whole, train, policy.model)
-    old_N = torch.from_numpy(np.concatenate([row.rollout.sampler_logprobs_T for row in rows]))
 
     def terms_of(*scores):
-        return _terms(rows, batch.mask_BT, whole, train, old_N, teacher_GC, weights_G, *scores)
+        return _terms(rows, batch.mask_BT, whole, train, teacher_GC, weights_G, *scores)
 
     loss, hidden_NH, gradients, sums, values = module(
         batch, terms_of, gated_N, support_GS, temperature, train.logits_per_chunk
@@ -185,10 +195,11 @@ def _micro_batch(policy, module, rows: list[Row], whole: Denominators, train: Tr
     return sums, {name: value.float().cpu().numpy() for name, value in values.items()}
 
 
-def _terms(rows, mask_BT, whole, train, old_N, teacher_GC, weights_G, logprobs_N, entropy_N, student_GC):
+def _terms(rows, mask_BT, whole, train, teacher_GC, weights_G, logprobs_N, entropy_N, student_GC):
     """The terms of the loss, already divided; further sums; and values per token."""
     logprobs_BT = _padded(logprobs_N, mask_BT)
-    old_BT = _padded(old_N.to(logprobs_N), mask_BT)
+    old_BT = _padded(_packed(rows, lambda row: row.old_logprobs_T, logprobs_N), mask_BT)
+    sampler_BT = _padded(_packed(rows, lambda row: row.rollout.sampler_logprobs_T, logprobs_N), mask_BT)
     advantages_BT = torch.tensor([row.advantage for row in rows]).to(logprobs_BT)[:, None].expand_as(logprobs_BT)
 
     loss_BT = clipped_surrogate(
@@ -201,12 +212,14 @@ def _terms(rows, mask_BT, whole, train, old_N, teacher_GC, weights_G, logprobs_N
         mask_BT=mask_BT,
         dual_clip=train.dual_clip,
     )
+    if any(row.trainer_logprobs_T is not None for row in rows):
+        loss_BT = loss_BT * truncated_importance_weights(old_BT, sampler_BT, cap=train.mismatch_cap, mask_BT=mask_BT)
     if train.reduction == "sequence":
         policy_gradient = (loss_BT.sum(1) / mask_BT.sum(1)).sum() / whole.rows
     else:
         policy_gradient = loss_BT.sum() / whole.tokens
     terms = {"policy_gradient": policy_gradient}
-    values = {"entropy": entropy_N, "log_ratio": (logprobs_N - old_BT[mask_BT]).detach()}
+    values = {"entropy": entropy_N, "log_ratio": (logprobs_N - sampler_BT[mask_BT]).detach()}
     sums = {"clipped_tokens": _clipped(logprobs_BT, old_BT, advantages_BT, mask_BT, train)}
 
     if len(weights_G):
