@@ -195,7 +195,8 @@ def _failure(name: str, error: Exception) -> Check:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return Check(name, "fail", "out of memory", hint="see the line `memory`; lower train.tokens_per_micro_batch")
     text = " ".join(str(error).split())
-    return Check(name, "fail", f"{type(error).__name__}: {text[:300]}", hint="not a fault that we know of: report it, with RUN/doctor.json")
+    hint = f"not a fault that we know of: report it, with RUN/{RESULT}"
+    return Check(name, "fail", f"{type(error).__name__}: {text[:300]}", hint=hint)
 
 
 # --- machine ----------------------------------------------------------------------------------------------------------
