@@ -260,6 +260,15 @@ def test_an_answer_that_cannot_be_graded(tmp_path):
     assert code == 1 and failing(lines) == {"grader"} and "}3{" in lines["grader"]["found"]
 
 
+def test_an_adapter_and_its_base_as_teacher(tmp_path):
+    """One model in memory: the policy with its adapter on, the teacher with it off."""
+    settings = ("--set", "lora.rank=4", "--set", "train.iterations=1", "--set", "train.learning_rate=0.01")
+    policy = done("train", *TINY, "--run", tmp_path / "run", *settings, "-q").path
+    code, lines = examine(tmp_path / "run", *settings, "--policy", policy)
+    assert code == 0, failing(lines)
+    assert lines["teacher = student"]["numbers"]["jsd_nats"] < 1e-6 and lines["artifacts in the run"]["verdict"] == "ok"
+
+
 def test_plain_grpo_has_no_teacher_to_look_at(tmp_path):
     _, lines = examine(tmp_path / "run", "--set", "train.distill_weight=0")
     assert lines["teacher"]["verdict"] == "skipped" and "blind teacher" not in lines

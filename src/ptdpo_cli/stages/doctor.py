@@ -75,9 +75,7 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     policy = sheet.have("model", lambda: work.policy(path or recipe.model.path), partial(_about, "model"))
     reference = policy
     if path is not None:
-        reference = sheet.have(
-            "reference", lambda: work.policy(recipe.model.path), partial(_about, "reference")
-        )
+        reference = sheet.have("reference", lambda: work.policy(recipe.model.path), partial(_about, "reference"))
     for name, check in checks.INTERFACE.items():
         sheet.check(name, partial(check, instruction=recipe.prompt.instruction), policy)
     sheet.check("pixel limits", partial(pixel_limits, recipe), policy)
@@ -197,7 +195,8 @@ def _failure(name: str, error: Exception) -> Check:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return Check(name, "fail", "out of memory", hint="see the line `memory`; lower train.tokens_per_micro_batch")
     text = " ".join(str(error).split())
-    return Check(name, "fail", f"{type(error).__name__}: {text[:300]}", hint="`ptdpo --debug` shows where")
+    hint = f"not a fault that we know of: report it, with RUN/{RESULT}"
+    return Check(name, "fail", f"{type(error).__name__}: {text[:300]}", hint=hint)
 
 
 # --- machine ----------------------------------------------------------------------------------------------------------
