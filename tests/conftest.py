@@ -49,3 +49,11 @@ def single_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_progress_bars():
+    """A signal that a test sends to its own process may cut a bar's lock in two; the next bar would wait for ever."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

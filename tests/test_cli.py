@@ -204,8 +204,9 @@ def test_a_dry_run_of_what_has_nothing_to_read_fails_and_makes_nothing(stage, tm
 
 @pytest.mark.parametrize(("stage", "overrides", "code", "says"), [
     ("train", ["train.updates_per_iteration=5"], 1, "more updates per iteration than problems"),
-    ("train", ["rollout.max_new_tokens=4000000", "rollout.problems_per_iteration=100000"], 1, "the disk is too small"),
-    ("rollout", ["prompt.max_prompt_tokens=20"], 2, "is too long"),
+    ("train", ["train.keep_iterations=1000000000"], 1, "the disk is too small"),
+    ("rollout", ["prompt.max_prompt_tokens=20"], 2, "too long"),
+    ("rollout", ["rollout.max_new_tokens=2048"], 2, "longer than the model's positions"),
     ("rollout", ["model.path=/none"], 2, "cannot load"),
     ("eval", ["eval.split=tset"], 2, "tset"),
     ("build-hints", ["data.kinds=[top raw]"], 2, "top raw"),

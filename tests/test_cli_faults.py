@@ -117,7 +117,7 @@ def test_without_a_single_hint_nothing_is_tutored(tmp_path):
 def test_a_prompt_over_the_limit_is_refused_by_name(tmp_path):
     file, run = data(tmp_path, GOOD, {**GOOD, "problem": "How many " + "very " * 200 + "small dots?"}), tmp_path / "run"
     mine = ("--data", file, "--run", run, *OWN, "--set", "prompt.max_prompt_tokens=128")
-    says = ("problem mine/000002 is too long", "at most 128 tokens", "prompt.max_prompt_tokens")
+    says = ("1 prompt is too long", "mine/000002: ", "at most 128 tokens", "prompt.max_prompt_tokens")
     refused(2, "rollout", *mine, "--dry-run", says=says)
     refused(2, "rollout", *mine, says=says)
     done("rollout", *mine, "--set", "prompt.max_prompt_tokens=4096", "--set", "rollout.max_new_tokens=2")

@@ -23,7 +23,7 @@ ALLOWED = {
     "rewards": _LEAVES | {"artifacts"},
     "hints": _LEAVES | {"artifacts"},
     "datasets": _LEAVES | {"artifacts"},
-    "models": _LEAVES | {"artifacts", "datasets.images"},
+    "models": _LEAVES | {"signals", "artifacts", "datasets.images"},
     "engines": _LEAVES | {"artifacts", "models"},
     "recipe": _LEAVES | {"models.prompt"},
     "stages": _LEAVES | {

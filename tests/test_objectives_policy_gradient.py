@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ptdpo_cli.objectives import clipped_surrogate, k3
+from ptdpo_cli.objectives import clipped_surrogate, k3, truncated_importance_weights
 
 INF, NAN = math.inf, math.nan
 
@@ -201,3 +201,21 @@ def test_k3_clamps_and_masks():
 def test_k3_refuses_wrong_input():
     with pytest.raises(ValueError, match="one shape"):
         k3(torch.zeros(2, 3), torch.zeros(2, 1), mask_BT=torch.ones(2, 3))
+
+
+def test_truncated_importance_weights_by_hand():
+    """π_old / π_sampler = 2, 0.5, 1, and one far above the cap; masked positions hide garbage."""
+    old_BT = row(math.log(0.5), math.log(0.25), -3.0, -1.0, NAN, -INF).requires_grad_()
+    sampler_BT = row(math.log(0.25), math.log(0.5), -3.0, -60.0, 0.0, -INF)
+    mask_BT = torch.tensor([[1, 1, 1, 1, 0, 0]])
+    weights_BT = truncated_importance_weights(old_BT, sampler_BT, cap=2.5, mask_BT=mask_BT)
+    assert weights_BT[0].tolist() == pytest.approx([2.0, 0.5, 1.0, 2.5, 0.0, 0.0])
+    assert not weights_BT.requires_grad
+    assert truncated_importance_weights(old_BT, sampler_BT, cap=1.5, mask_BT=mask_BT)[0, 0] == 1.5
+
+
+def test_truncated_importance_weights_refuse_what_makes_no_sense():
+    with pytest.raises(ValueError, match="one shape"):
+        truncated_importance_weights(row(1, 2), row(1), cap=2.0, mask_BT=ones(row(1)))
+    with pytest.raises(ValueError, match="cap"):
+        truncated_importance_weights(row(1), row(1), cap=0.5, mask_BT=ones(row(1)))

@@ -98,7 +98,7 @@ def test_own_data_through_every_stage(write, tmp_path):
 
     # The run knows its recipe; only the held-out file is new.
     evals = done("eval", "--run", run, "--data", held_out, "--json").json
-    assert evals["counts"] == {"problems": 7, "answers": 21}
+    assert evals["counts"] == {"problems": 7, "answers": 21, "skipped": 0}
     assert {row["problem_id"] for row in Artifact.open(evals["path"]).table("evals").to_pylist()} == {
         f"held/{n:06d}" for n in range(1, 8)}
 

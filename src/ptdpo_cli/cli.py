@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,7 @@ def _start(recipe, run, overrides, data, quiet, verbose):
     """Recipe and run folder from the options; flags override --set, which overrides the file."""
     from ptdpo_cli.recipe import load_recipe
 
-    console.Verbosity.quiet, console.Verbosity.verbose = quiet, verbose
+    console.Verbosity.quiet, console.Verbosity.verbose = quiet or not console.is_first_rank(), verbose
     if recipe is None and run is not None and (run / "recipe.yaml").is_file():
         recipe = run / "recipe.yaml"
     flags = _flags({"data.name": data})
@@ -66,10 +67,21 @@ def _part(shard: str | None):
 
 
 def _workspace(loaded, run, force: bool):
+    from ptdpo_cli.models.parallel import join
     from ptdpo_cli.stages.workspace import Workspace
 
     _quiet_libraries()
-    return Workspace(loaded, run, force=force, say=console.say)
+    return Workspace(loaded, run, force=force, say=console.say, ranks=join(loaded.distributed.timeout_minutes))
+
+
+def _make(work, plan, part, make, *, force: bool):
+    """The artifact, made by this process or by several together, and whether it was there before."""
+    from ptdpo_cli.stages.together import made_together
+
+    done = not force and plan.finished(part) is not None
+    with console.bar(plan.stage) as progress:
+        artifact = made_together(work.ranks, plan, lambda part: make(part=part, force=force, progress=progress), part)
+    return artifact, done
 
 
 def _only_one_way(iteration: int | None, **named) -> None:
@@ -117,6 +129,11 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     )
 
 
+def _say_skipped(counts: dict, what: str) -> None:
+    if counts.get("skipped"):
+        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
+
+
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
     from ptdpo_cli.stages.preflight import preflight, render_preflight
 
@@ -159,9 +176,7 @@ def build_hints(
     work = _workspace(loaded, run, force and part is None)
     plan = plan_build_hints(loaded, run, work.problems, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished(part) is not None
-    with console.bar("build-hints") as progress:
-        hints = make_hints(plan, work.problems, force=force, part=part, progress=progress)
+    hints, done = _make(work, plan, part, partial(make_hints, plan, work.problems), force=force)
     _say_counts("{hints} hints for {problems} problems, {refused} refused as leaks", hints)
     _report(hints, done_before=done, as_json=as_json)
 
@@ -193,7 +208,7 @@ def rollout(
     part = _part(shard)
     if dry_run:
         return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
-    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
     from ptdpo_cli.stages.workspace import iterations_done
@@ -204,13 +219,11 @@ def rollout(
     iteration = iterations_done(path) if iteration is None else iteration
     plan = plan_rollout(loaded, run, work.problems, sampler.hashes, iteration=iteration, limit=limit)
     work.store_recipe()
-    done = not force and plan.finished(part) is not None
-    with console.bar("rollout") as progress:
-        book = work.book(sampler, work.problems)
-        rollouts = make_rollouts(
-            loaded, plan, book, HfEngine(sampler), sampler, force=force, part=part, progress=progress
-        )
+    book = work.book(sampler, work.problems)
+    make = partial(make_rollouts, loaded, plan, book, open_engine(loaded, sampler), sampler)
+    rollouts, done = _make(work, plan, part, make, force=force)
     _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
+    _say_skipped(rollouts.manifest.counts, "problems")
     _report(rollouts, done_before=done, as_json=as_json)
 
 
@@ -257,11 +270,11 @@ def score_ref(
     require_same_problems(sampled, work.problems)
     guidance = work.hints(hints)
     plan = plan_score_ref(loaded, run, sampled, guidance, reference, limit=limit)
-    done = not force and plan.finished(part) is not None
-    with console.bar("score-ref") as progress:
-        book = work.book(reference, work.problems, guidance)
-        scores = make_scores(loaded, plan, book, reference, sampled, force=force, part=part, progress=progress)
+    book = work.book(reference, work.problems, guidance)
+    make = partial(make_scores, loaded, plan, book, reference, sampled)
+    scores, done = _make(work, plan, part, make, force=force)
     _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
+    _say_skipped(scores.manifest.counts, "rollouts")
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -331,12 +344,13 @@ def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool, i
     scored = Artifact.open(scores, kind="scores") if scores else None
     student = work.policy(policy or work.recipe.model.path)
     plan = plan_update(work.recipe, work.run, student, sampled, scored)
-    work.store_recipe()
     artifact, metrics = (None if force else plan.finished()), {}
     done = artifact is not None
+    work.ranks.wait("looking for the policy")
+    work.store_recipe()
     if not done:
         book = work.book(student, work.problems)
-        state = (new_state if is_first else load_state)(work.recipe, student)
+        state = (new_state if is_first else load_state)(work.recipe, student, work.ranks)
         artifact, metrics = update_once(work.recipe, plan, book, state, sampled, scored, force=force)
     _report(artifact, done_before=done, as_json=as_json, metrics=metrics)
 
@@ -372,7 +386,7 @@ def evaluate(
     _only_one_way(iteration, policy=policy)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
-    from ptdpo_cli.engines.hf import HfEngine
+    from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
     from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.train import final_policy
@@ -383,15 +397,15 @@ def evaluate(
     student = work.policy(policy)
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    done = not force and plan.finished(part) is not None
-    with console.bar("eval") as progress:
-        book = work.book(student, problems)
-        evals = make_eval(loaded, plan, book, HfEngine(student), student, force=force, part=part, progress=progress)
+    book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens)
+    make = partial(make_eval, loaded, plan, book, open_engine(loaded, student), student)
+    evals, done = _make(work, plan, part, make, force=force)
     summary = evals.manifest.extra.get("summary")
     if summary is None:
         _say_counts("{answers} answers to {problems} problems", evals)
     elif not quiet:
         render_summary(summary, console.messages)
+    _say_skipped(evals.manifest.counts, "problems")
     _report(evals, done_before=done, as_json=as_json, summary=summary)
 
 
@@ -419,6 +433,34 @@ def sft(
     with console.bar("sft") as progress:
         artifact, done = make_base(loaded, run, force=force, progress=progress)
     _report(artifact, done_before=done, as_json=as_json)
+
+
+@app.command("merge-adapter")
+def merge_adapter(
+    adapter: Annotated[Path, typer.Argument(help="A policy trained with LoRA, or RUN/policy with one in it.")],
+    base: Annotated[str | None, typer.Option("--base", help="Where its base lies now; default: where it was.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Where to write; default: RUN/merged.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the base's.")] = None,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+):
+    """Merge an adapter into its base: a full model folder that any tool opens.
+
+    Example: `ptdpo merge-adapter runs/lora/policy --dtype bfloat16`
+    """
+    console.Verbosity.quiet = quiet
+    if dtype not in (None, "float32", "bfloat16"):
+        raise UsageError(f"unknown dtype {dtype}", expected="float32 or bfloat16", hint="leave --dtype out")
+    from ptdpo_cli.stages.merge_adapter import make_merged, open_adapter, plan_merge
+
+    _quiet_libraries()
+    policy = open_adapter(adapter, base)
+    kinds = (folder for folder in Path(policy.path).absolute().parents if folder.name == "policy")
+    run = run or next(kinds, Path(policy.path).absolute()).parent / "merged"
+    plan = plan_merge(policy, run, dtype)
+    done = not force and plan.finished() is not None
+    _report(make_merged(plan, policy, force=force), done_before=done, as_json=as_json)
 
 
 @app.command()
@@ -461,6 +503,62 @@ def chain(
 
     result = run_chain(loaded, find_recipe(recipe), run, iterations, is_dry=dry_run, say=console.say)
     _print(result, render_chain, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    policy: PolicyDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Look at model, processor, data and engine before any training: one line per check, exit code 1 if one fails.
+
+    Example: `ptdpo doctor --recipe recipes/tiny.yaml`
+    """
+    loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.doctor import diagnose, render, write
+
+    _quiet_libraries()
+    result = diagnose(loaded, run, policy)
+    _print(result, render, as_json=as_json)
+    console.say(f"written to {write(result, run)}")
+    if result["verdict"] == "fail":
+        raise typer.Exit(1)
+
+
+@app.command()
+def estimate(
+    recipe: RecipeFile = None,
+    data: DataName = None,
+    run: Run = None,
+    overrides: Set = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many GPUs; default: the recipe's, else 1.")] = None,
+    lengths: Annotated[
+        Path | None, typer.Option(help="A run whose rollouts and scores say how long things are; default: the worst.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="What a GPU sustains (peak x MFU): also say the time.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Estimate memory per GPU, disk, tokens and FLOPs of a recipe from the model's config; no weights are read.
+
+    Example: `ptdpo estimate --recipe recipes/tiny.yaml --gpus 8`
+    """
+    loaded, _ = _start(recipe, run, overrides, data, quiet, verbose)
+    from ptdpo_cli.stages.estimate import estimate as work_out
+    from ptdpo_cli.stages.estimate import lengths_of, render
+
+    _quiet_libraries()
+    measured = None if lengths is None else lengths_of(lengths, loaded)
+    _print(work_out(loaded, gpus=gpus, lengths=measured, tflops=tflops), render, as_json=as_json)
 
 
 @app.command()
@@ -579,6 +677,7 @@ def main() -> None:
     signals.install()
     try:
         code = app(arguments, prog_name="ptdpo", standalone_mode=False)
+        _leave_ranks()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Terminated as signal:
@@ -593,6 +692,14 @@ def main() -> None:
     if code == 130:  # Ctrl-C, whichever way this version of typer reports it
         console.messages.print("interrupted; run the same command again to go on from what is finished")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_ranks() -> None:
+    """Only when all went well: after an error the peers would not answer."""
+    if "torch.distributed" in sys.modules:
+        from ptdpo_cli.models.parallel import leave
+
+        leave()
 
 
 def _as_ptdpo_error(error: Exception) -> PtdpoError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ from ptdpo_cli.errors import PtdpoError
 
 messages = Console(stderr=True, highlight=False)
 results = Console(highlight=False, soft_wrap=True)
+
+
+def is_first_rank() -> bool:
+    """Of the processes that torchrun started the first one alone speaks."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 class Verbosity:
@@ -45,7 +51,8 @@ def fail(error: PtdpoError) -> None:
 
 def emit(result: dict, *, as_json: bool, line: str) -> None:
     """The result on stdout: one JSON object, or one line."""
-    print(json.dumps(result) if as_json else line, file=sys.stdout, flush=True)
+    if is_first_rank():
+        print(json.dumps(result) if as_json else line, file=sys.stdout, flush=True)
 
 
 @contextmanager

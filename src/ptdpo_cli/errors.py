@@ -61,4 +61,6 @@ class Terminated(BaseException):
 
     exit_code = 143
 
-    exit_code = 143
+    def __init__(self, *, is_agreed: bool = False):
+        super().__init__()
+        self.is_agreed = is_agreed  # a peer of a distributed run ended, and all ranks know

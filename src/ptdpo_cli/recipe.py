@@ -7,6 +7,7 @@ train.learning_rate=1e-5` overrides the file, flags override `--set`. An unknown
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,7 +35,7 @@ class Model(Section):
     path: str = "tiny-base"
     """A folder in Hugging Face layout, a hub id, or `tiny-base` (shipped with the package)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights, in training too."""
+    """Of the weights and all that is computed with them; `train.master_weights` says what the optimizer keeps."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """transformers' implementation."""
     device: str = "auto"
@@ -49,7 +50,10 @@ class Prompt(Section):
     instruction: str = DEFAULT_INSTRUCTION
     """Stands below the question (and the hint); empty: none."""
     max_prompt_tokens: Positive = 4096
-    """A longer prompt is refused, never cut: cutting loses image tokens or the generation header."""
+    """A longer prompt is never cut (that loses image tokens or the generation header); nor is one that leaves no room
+    for `max_new_tokens` within the model's positions."""
+    too_long: Literal["refuse", "skip"] = "refuse"
+    """refuse: stop, with a list of them; skip: leave these problems out, and count them in the artifact."""
 
 
 class Data(Section):
@@ -81,8 +85,8 @@ class Hints(Section):
 class Rollout(Section):
     """G samples per problem from the current policy, question only."""
 
-    engine: Literal["hf"] = "hf"
-    """What samples: the transformers model itself, in this process."""
+    engine: Literal["hf", "vllm", "auto"] = "hf"
+    """What samples, in eval too: `hf`: the transformers model itself; `auto`: vllm where it and a GPU are there."""
     problems_per_iteration: Positive = 384
     """Paper: 384 prompts per rollout batch."""
     rollouts_per_problem: Annotated[int, Field(ge=2)] = 8
@@ -156,6 +160,10 @@ class Train(Section):
     """0.2 / 0.3 as in the released scripts."""
     dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
     """The loss of a token with a negative advantage A is at most −A · dual_clip; null: no bound."""
+    mismatch_correction: Literal["auto"] | bool = "auto"
+    """Truncated importance weights where sampler and trainer differ; auto: if another engine sampled and they do."""
+    mismatch_cap: Annotated[float, Field(ge=1)] = 2.0
+    """Largest weight of a token: min(π_trainer / π_sampler, mismatch_cap)."""
     ratio: Literal["token", "sequence"] = "token"
     """sequence: GSPO; its clip bounds are of the order of 3e-4 / 4e-4."""
     reduction: Literal["token", "sequence"] = "token"
@@ -168,6 +176,11 @@ class Train(Section):
     """Response tokens × vocabulary whose logits are held at once."""
     freeze_vision: bool = False
     """Leave the vision tower as it is."""
+    master_weights: bool = True
+    """With model.dtype bfloat16: the optimizer keeps weights and moments in float32; false: both in bfloat16, where
+    steps below 1/256 of a weight are lost. No effect in float32."""
+    gradient_checkpointing: bool = False
+    """Forget activations and compute them again in the backward pass: less memory, a prompt per row, more time."""
     checkpoint_every: Positive = 25
     """Iterations between checkpoints; a signal makes one besides."""
     keep_checkpoints: Positive = 2
@@ -176,6 +189,55 @@ class Train(Section):
     """Rollouts and scores of the last N iterations stay on disk; the metrics of all do."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
     """Where metrics go besides logs/metrics.jsonl; `[]`: nowhere."""
+
+
+class Distributed(Section):
+    """Training in several processes that `torchrun` starts; no part of any artifact's key."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp2"] = "auto"
+    """ddp: a whole copy in every process; fsdp2: weights, gradients and optimizer in parts; auto: ddp among several."""
+    timeout_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """How long a process waits for its peers before the run fails, naming who is missing."""
+
+
+class Lora(Section):
+    """Train an adapter (through peft, `pip install 'ptdpo[peft]'`); teacher and reference are the base without it."""
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """r of W + (α / r) B A; 0: no adapter, all weights are trained."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """α; of the order of twice the rank."""
+    modules: list[str] | None = None
+    """Last names of linear layers, `[q_proj, v_proj]`; null: all of the language model's."""
+    vision: bool = False
+    """Also those of the vision tower."""
+
+
+class Vllm(Section):
+    """How vLLM is placed, where `rollout.engine` is vllm; none of it is part of an artifact's key."""
+
+    tensor_parallel: Positive = 1
+    """GPUs that share one copy of the model."""
+    data_parallel: Positive = 1
+    """Copies of the engine."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of each GPU's memory that vLLM takes; the trainer and the teacher live on the rest."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
+    """Size of the key-value cache; null: what the share leaves (1 GiB on a CPU)."""
+    max_num_seqs: Positive = 256
+    """Responses in progress at once."""
+    max_num_batched_tokens: Positive = 16_384
+    """Tokens that go through the model at once; raised to the longest prompt and response."""
+    max_images: Positive = 8
+    """Pictures per problem that memory is kept for."""
+    enforce_eager: bool = False
+    """Without CUDA graphs: starts faster, samples slower."""
+    prefix_caching: bool = False
+    """Read a prompt's common beginning once; then rounding depends on the order of requests."""
+    sleep: bool = True
+    """On a GPU: give memory back while the policy is updated."""
+    probe_tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Mean difference to the trainer's log-probs allowed after loading weights; null: 1e-4, in bfloat16 0.05 nats."""
 
 
 class Eval(Section):
@@ -262,7 +324,10 @@ class Recipe(Section):
     reward: Reward = Reward()
     teacher: Teacher = Teacher()
     train: Train = Train()
+    lora: Lora = Lora()
+    distributed: Distributed = Distributed()
     eval: Eval = Eval()
+    vllm: Vllm = Vllm()
     slurm: Slurm = Slurm()
     sft: dict | None = None
 
@@ -296,12 +361,25 @@ def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str
     for override in overrides:
         _set(tree, override)
     try:
-        return Recipe.model_validate(tree)
+        return _with_engine(Recipe.model_validate(tree))
     except ValidationError as error:
         raise UsageError(
             "\n".join(_explain(fault) for fault in error.errors()),
             hint="all keys and their defaults: `ptdpo build-hints --dry-run`",
         ) from None
+
+
+def _with_engine(recipe: Recipe) -> Recipe:
+    """`auto` decided here, once: what samples is part of keys, so no later step may meet the word."""
+    if recipe.rollout.engine != "auto":
+        return recipe
+    engine = "vllm" if importlib.util.find_spec("vllm") and _has_gpu() else "hf"
+    return recipe.model_copy(update={"rollout": recipe.rollout.model_copy(update={"engine": engine})})
+
+
+def _has_gpu() -> bool:
+    """Whether the driver shows an NVIDIA or AMD card; asking torch would cost every command its import."""
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))
 
 
 def find_recipe(path: str | Path) -> Path:

@@ -31,6 +31,12 @@ def held():
             _raise(number)
 
 
+def forget() -> None:
+    """A signal that waits for the end of `held()` is taken care of."""
+    global _pending
+    _pending = None
+
+
 def _on_signal(number: int, _frame) -> None:
     global _pending
     if _held:

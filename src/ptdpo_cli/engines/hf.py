@@ -1,8 +1,7 @@
 """The Hugging Face engine: samples from a policy in this process, with one private random stream per request.
 
 Each distinct prompt is read once and its keys and values serve all its samples, exactly as in scoring and training
-(`models/logprobs.py`). A token is drawn by inverting the distribution function at one uniform number from the request's
-own generator, so neither order nor batch mates change a sample's draws.
+(`models/logprobs.py`), and tokens are drawn as in `engines/draw.py`.
 
 Shapes: B requests of a batch, V vocabulary, T response tokens, K top ids, L prompt tokens, H hidden.
 """
@@ -13,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import TopPLogitsWarper
 
 from ptdpo_cli.engines import Request, Sample, Sampling
+from ptdpo_cli.engines.draw import choose, uniforms
 from ptdpo_cli.models.inputs import share_prompts
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.logprobs import read_prompts, require_finite, response_logits
@@ -33,7 +32,7 @@ class HfEngine:
         shared = share_prompts([r.prompt for r in requests], policy.tokenizer.pad_token_id, model.device)
         hidden_BH, cache, mask_BL = read_prompts(model, shared)
         eos = torch.tensor(policy.eos_ids, device=model.device)
-        uniforms_BT = _uniforms([r.seed for r in requests], sampling.max_new_tokens)
+        uniforms_BT = torch.from_numpy(np.stack([uniforms(r.seed, sampling.max_new_tokens) for r in requests]))
         steps, has_ended_B = [], torch.zeros(len(requests), dtype=torch.bool, device=model.device)
         for step in range(sampling.max_new_tokens):
             # One temperature for the draw and for the log-prob that is recorded; 0 is greedy at temperature 1.
@@ -41,7 +40,7 @@ class HfEngine:
             logits_BV = response_logits(model, hidden_BH, media_ids=policy.media_ids, temperature=temperature)
             require_finite(logits_BV, policy.media_ids, who="policy")
             logprobs_BV = logits_BV.log_softmax(1)
-            ids_B1 = _choose(logprobs_BV, uniforms_BT[:, step], sampling)[:, None]
+            ids_B1 = choose(logprobs_BV, uniforms_BT[:, step], sampling)[:, None]
             k = min(sampling.top_ids, logprobs_BV.shape[1] - len(policy.media_ids))
             steps.append(
                 (ids_B1.cpu(), logprobs_BV.gather(1, ids_B1).cpu(), logprobs_BV.topk(k, 1).indices.int().cpu())
@@ -53,29 +52,15 @@ class HfEngine:
             output = model.model(
                 input_ids=ids_B1,
                 attention_mask=mask_BL,
-                position_ids=(shared.next_position_B + step).expand(3, 1, -1).transpose(1, 2),
+                position_ids=shared.response_positions(step, step + 1),
                 past_key_values=cache,
                 use_cache=True,
             )
             hidden_BH = output.last_hidden_state[:, 0]
         return _samples(steps, policy.eos_ids)
 
-
-def _uniforms(seeds: Sequence[int], n_tokens: int) -> torch.Tensor:
-    """One stream of numbers in 0…1 per request -> uniforms_BT, float64."""
-    return torch.from_numpy(np.stack([np.random.Generator(np.random.Philox(s)).random(n_tokens) for s in seeds]))
-
-
-def _choose(logprobs_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """The next token of each row -> ids_B."""
-    if sampling.temperature == 0:
-        return logprobs_BV.argmax(1)
-    if sampling.top_p < 1:
-        logprobs_BV = TopPLogitsWarper(sampling.top_p)(None, logprobs_BV)
-    cumulative_BV = logprobs_BV.double().exp().cumsum(1)
-    # `right` steps over tokens of probability 0; the product stays below the total, so the index is in range.
-    aims_B1 = uniforms_B[:, None].to(cumulative_BV.device) * cumulative_BV[:, -1:]
-    return torch.searchsorted(cumulative_BV, aims_B1, right=True)[:, 0]
+    def release(self) -> None:
+        """Nothing to give back: this engine samples from the policy itself."""
 
 
 def _samples(steps: list[tuple[torch.Tensor, ...]], eos_ids: list[int]) -> list[Sample]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TINY_BASE = Path(__file__).resolve().parents[1] / "checkpoints" / "tiny-base"
 _MEDIA_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+ADAPTER_CONFIG = "adapter_config.json"  # peft's
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Policy:
     processor: object
     path: str
     hashes: dict[str, str]  # weights, tokenizer, chat_template, processor
+    adapter: object | None = None  # peft's view of the model, where LoRA layers are in it (`models/lora.py`)
+    base_weights: str = ""  # sha256 of the weights that were loaded; with an adapter, of those below it
 
     @property
     def tokenizer(self):
@@ -46,19 +50,25 @@ class Policy:
 def load_policy(
     path: str | Path, *, dtype="float32", attention="sdpa", device="auto", trust_remote_code=False
 ) -> Policy:
-    """Model, processor and hashes from a folder in Hugging Face layout, a hub id, or `tiny-base`.
+    """Model, processor and hashes from a folder in Hugging Face layout, a hub id, or `tiny-base`; no adapter.
 
-    Errors: UsageError when there is no such model; ArtifactError when its files cannot be read.
+    Errors: UsageError when there is no such model, or none that this package can work with (`models/support.py`);
+    ArtifactError when its files cannot be read.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     from ptdpo_cli.models.processor import load_processor
+    from ptdpo_cli.models.support import no_processor, require_attention, require_processor, require_supported
 
     folder = resolve(path)
+    require_attention(attention)
+    if Path(folder).is_dir() and not any((Path(folder) / file).is_file() for file in _PROCESSOR_FILES):
+        raise no_processor(str(path), f"none of {', '.join(_PROCESSOR_FILES)}")
     try:
         processor = load_processor(folder)
+        require_processor(processor, str(path))
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -72,7 +82,10 @@ def load_policy(
             f"the weights of {path} are damaged: {error}", hint=f"check with `ptdpo verify {path}`"
         ) from error
     model = model.to(pick_device(device)).eval()
-    return Policy(model, processor, str(path), {"weights": weights_hash(model), **processor_hashes(processor)})
+    hashes = {"weights": weights_hash(model), **processor_hashes(processor)}
+    policy = Policy(model, processor, str(path), hashes, base_weights=hashes["weights"])
+    require_supported(policy)
+    return policy
 
 
 def resolve(path: str | Path) -> str:
@@ -80,6 +93,11 @@ def resolve(path: str | Path) -> str:
     if str(path) == "tiny-base":
         return str(TINY_BASE)
     folder = Path(path)
+    if is_adapter(folder):
+        raise UsageError(
+            f"{path} is an adapter, and a full model is needed here",
+            hint=f"give its base, or merge it first: `ptdpo merge-adapter {path}`",
+        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UsageError(
             f"{path} is not a model",
@@ -88,6 +106,10 @@ def resolve(path: str | Path) -> str:
             hint="a trained policy is RUN/policy/v1-…; list them with `ptdpo status RUN`",
         )
     return str(path)
+
+
+def is_adapter(path: str | Path) -> bool:
+    return (Path(path) / ADAPTER_CONFIG).is_file()
 
 
 def pick_device(device: str) -> str:
@@ -100,7 +122,9 @@ def pick_device(device: str) -> str:
 
 def media_token_ids(processor) -> list[int]:
     vocabulary = processor.tokenizer.get_vocab()
-    return sorted(vocabulary[token] for token in _MEDIA_TOKENS if token in vocabulary)
+    named = {vocabulary[token] for token in _MEDIA_TOKENS if token in vocabulary}
+    own = {getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")} - {None}
+    return sorted(named | own)
 
 
 def weights_hash(model) -> str:
@@ -108,18 +132,25 @@ def weights_hash(model) -> str:
 
     Tied weights count once, so that a model in memory and the same model read back have one hash.
     """
-    import torch
-
-    digest = hashlib.sha256()
-    seen = set()
+    seen, once = set(), {}
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.data_ptr() in seen and tensor.numel():
             continue
         seen.add(tensor.data_ptr())
+        once[name] = tensor
+    return digest("", once)
+
+
+def digest(words: str, tensors: dict[str, torch.Tensor]) -> str:
+    """sha256 over some words, then over name, dtype, shape and bytes of tensors in name order."""
+    import torch
+
+    found = hashlib.sha256(words.encode())
+    for name, tensor in sorted(tensors.items()):
         tensor = tensor.detach().contiguous().cpu()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def processor_hashes(processor) -> dict[str, str]:

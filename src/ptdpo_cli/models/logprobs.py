@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from transformers import Cache
 
 from ptdpo_cli.errors import PtdpoError
-from ptdpo_cli.models.inputs import Batch, Prompt, SharedPrompts
+from ptdpo_cli.models.inputs import Batch, Prompt, SharedPrompts, build_batch, picture_inputs
+from ptdpo_cli.models.load import Policy
 
 
 def read_prompts(model, prompts: SharedPrompts) -> tuple[torch.Tensor, Cache, torch.Tensor]:
@@ -29,17 +31,40 @@ def read_prompts(model, prompts: SharedPrompts) -> tuple[torch.Tensor, Cache, to
 
 def response_hidden(model, batch: Batch) -> torch.Tensor:
     """Last hidden states at the positions that predict response tokens, packed -> hidden_NH."""
+    if model.training and model.is_gradient_checkpointing:
+        return _recomputable_hidden(model, batch)
     first_BH, cache, mask_BL = read_prompts(model, batch.prompts)
-    if batch.mask_BT.shape[1] == 1:
-        return first_BH
+    n_read = batch.mask_BT.shape[1] - 1
     rest = model.model(
         input_ids=batch.response_ids_BT[:, :-1],
         attention_mask=torch.cat([mask_BL, batch.mask_BT[:, :-1].long()], 1),
-        position_ids=batch.positions_3BT[:, :, :-1],
+        position_ids=batch.prompts.response_positions(0, n_read),
         past_key_values=cache,
         use_cache=True,
     )
     return torch.cat([first_BH[:, None], rest.last_hidden_state], 1)[batch.mask_BT]
+
+
+def _recomputable_hidden(model, batch: Batch) -> torch.Tensor:
+    """The same in one forward without a cache, every row with a prompt of its own -> hidden_NH.
+
+    Gradient checkpointing runs each layer again in the backward pass, which a cache does not survive.
+    """
+    rows, shared = batch.prompts.prompt_of_B, batch.prompts
+    n_read = batch.mask_BT.shape[1] - 1
+    inputs = {"input_ids": batch.response_ids_BT[:, :-1], "attention_mask": batch.mask_BT[:, :-1].long()}
+    inputs = {name: torch.cat([shared.inputs[name][rows], rest], 1) for name, rest in inputs.items()}
+    positions = shared.inputs["position_ids"][..., rows, :]
+    inputs["position_ids"] = torch.cat([positions, shared.response_positions(0, n_read)], -1)
+    if "mm_token_type_ids" in shared.inputs:
+        types_BL = shared.inputs["mm_token_type_ids"][rows]
+        inputs["mm_token_type_ids"] = torch.cat([types_BL, types_BL.new_zeros(len(rows), n_read)], 1)
+    pictures = picture_inputs([shared.distinct[row] for row in rows.tolist()])
+    inputs |= {name: tensor.to(model.device) for name, tensor in pictures.items()}
+    hidden_BLH = model.model(**inputs, use_cache=False).last_hidden_state
+    first_BH = hidden_BLH[torch.arange(len(rows), device=rows.device), shared.last_P[rows]]
+    rest_BTH = hidden_BLH[:, shared.inputs["input_ids"].shape[1] :]
+    return torch.cat([first_BH[:, None], rest_BTH], 1)[batch.mask_BT]
 
 
 def response_logits(model, hidden_NH: torch.Tensor, *, media_ids: list[int], temperature: float) -> torch.Tensor:
@@ -81,22 +106,30 @@ def require_finite(logits_NV: torch.Tensor, media_ids: list[int], *, who: str) -
         )
 
 
-def in_token_batches(prompts: Sequence[Prompt], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+def in_token_batches(
+    prompts: Sequence[Prompt], lengths: Sequence[int], tokens_per_batch: int, *, shared: bool = True
+) -> list[list[int]]:
     """Indices of rows in batches whose padded tokens (distinct prompts and responses) stay within a budget.
 
+    `shared=False` counts a prompt for each of its rows, as gradient checkpointing reads it.
     Rows of one prompt stay neighbours, prompts of like length go together; a row over the budget is a batch of its own.
     Every index occurs once; the order is deterministic.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i].problem_id, lengths[i], i)):
         grown = [*batches[-1], index] if batches else [index]
-        distinct = {id(prompts[i]): len(prompts[i]) for i in grown}
-        padded = len(distinct) * max(distinct.values()) + len(grown) * max(lengths[i] for i in grown)
-        if batches and padded <= tokens_per_batch:
+        if batches and padded_tokens(prompts, lengths, grown, shared=shared) <= tokens_per_batch:
             batches[-1] = grown
         else:
             batches.append([index])
     return batches
+
+
+def padded_tokens(prompts: Sequence[Prompt], lengths: Sequence[int], rows: Sequence[int], *, shared: bool) -> int:
+    """Tokens, pads included, that a batch of these rows puts through the model."""
+    distinct = {id(prompts[i]): len(prompts[i]) for i in rows}
+    n_prompts = len(distinct) if shared else len(rows)
+    return n_prompts * max(distinct.values()) + len(rows) * max(lengths[i] for i in rows)
 
 
 ScoreChunk = Callable[[torch.Tensor, slice], None]
@@ -108,3 +141,44 @@ def for_each_chunk(model, batch: Batch, score: ScoreChunk, *, media_ids, tempera
     hidden_NH = response_hidden(model, batch)
     for where in chunks(len(hidden_NH), model.config.get_text_config().vocab_size, logits_per_chunk):
         score(response_logits(model, hidden_NH[where], media_ids=media_ids, temperature=temperature), where)
+
+
+def response_logprobs(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    responses: Sequence[np.ndarray],
+    *,
+    temperature: float,
+    tokens_per_batch: int,
+    logits_per_chunk: int,
+) -> list[np.ndarray]:
+    """The policy's own log-probs of given responses, by teacher forcing without gradient -> logprobs_T of each."""
+    results: list = [None] * len(responses)
+    lengths = [len(response) for response in responses]
+    for indices in in_token_batches(prompts, lengths, tokens_per_batch):
+        batch = build_batch(
+            policy.model,
+            [prompts[i] for i in indices],
+            [responses[i] for i in indices],
+            pad_id=policy.tokenizer.pad_token_id,
+        )
+        parts: list[torch.Tensor] = []
+
+        def score(logits_NV, where, ids_N=batch.response_ids_N, parts=parts):
+            require_finite(logits_NV, policy.media_ids, who="policy")
+            parts.append(token_logprobs(logits_NV, ids_N[where]))
+
+        for_each_chunk(
+            policy.model,
+            batch,
+            score,
+            media_ids=policy.media_ids,
+            temperature=temperature,
+            logits_per_chunk=logits_per_chunk,
+        )
+        logprobs_N = torch.cat(parts).float().cpu().numpy()
+        for index, logprobs_T in zip(
+            indices, np.split(logprobs_N, np.cumsum([lengths[i] for i in indices])[:-1]), strict=True
+        ):
+            results[index] = logprobs_T
+    return results

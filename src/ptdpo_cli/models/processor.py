@@ -19,6 +19,13 @@ IMAGE_ONLY = {
     "Qwen3VLProcessor": "transformers.models.qwen3_vl.processing_qwen3_vl",
 }
 
+# The video half that each class has on the hub.
+_VIDEO_PROCESSORS = {
+    "Qwen2VLProcessor": "Qwen2VLVideoProcessor",
+    "Qwen2_5_VLProcessor": "Qwen2VLVideoProcessor",
+    "Qwen3VLProcessor": "Qwen3VLVideoProcessor",
+}
+
 
 def load_processor(path: str | Path, **kwargs):
     """The processor saved under `path` (a folder or a hub id), ready for text and images.
@@ -50,7 +57,7 @@ def image_only(name: str):
 
     def save_pretrained(self, save_directory, **kwargs):
         saved = stock.save_pretrained(self, save_directory, **kwargs)
-        _add_video_section(Path(save_directory) / "processor_config.json")
+        _add_video_section(Path(save_directory) / "processor_config.json", _VIDEO_PROCESSORS[name])
         return saved
 
     methods = (__init__, check_argument_for_proper_class, save_pretrained)
@@ -69,7 +76,7 @@ def _processor_class(path: str | Path) -> str | None:
     return None
 
 
-def _add_video_section(file: Path) -> None:
+def _add_video_section(file: Path, video_processor: str) -> None:
     """Describe the video half after the image half, so that stock `AutoProcessor` and vLLM open the same folder."""
     try:
         config = json.loads(file.read_text())
@@ -78,6 +85,6 @@ def _add_video_section(file: Path) -> None:
         raise ArtifactError("the processor was saved without an image section", found=file) from error
     shared = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std", "size")
     config["video_processor"] = {
-        "video_processor_type": "Qwen3VLVideoProcessor", **{key: image[key] for key in shared if key in image}
+        "video_processor_type": video_processor, **{key: image[key] for key in shared if key in image}
     }
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -12,7 +12,7 @@ N packed response tokens, V vocabulary, S support ids, C = S + 1 categories (the
 from ptdpo_cli.objectives.advantages import group_advantages
 from ptdpo_cli.objectives.divergence import coarse_logprobs, jensen_shannon, kl_divergence
 from ptdpo_cli.objectives.gate import distill_mask
-from ptdpo_cli.objectives.policy_gradient import clipped_surrogate, k3
+from ptdpo_cli.objectives.policy_gradient import clipped_surrogate, k3, truncated_importance_weights
 
 __all__ = [
     "clipped_surrogate",
@@ -22,4 +22,5 @@ __all__ = [
     "jensen_shannon",
     "k3",
     "kl_divergence",
+    "truncated_importance_weights",
 ]

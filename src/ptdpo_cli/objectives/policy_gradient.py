@@ -63,6 +63,33 @@ def clipped_surrogate(
     return loss_BT
 
 
+def truncated_importance_weights(
+    logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, *, cap: float, mask_BT: Tensor
+) -> Tensor:
+    """The weight of each token's policy-gradient loss when another engine than the trainer sampled it; no gradient.
+
+        w = min(exp(log π_old − log π_sampler), cap)
+
+    π_old and π_sampler are the same weights, computed by the trainer and by the sampler.
+
+    Source: "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training" (Yao et al., 2025), truncated
+    importance sampling, per token; as in TRL (huggingface/trl#3867).
+    Shapes: logprobs_BT, sampler_logprobs_BT, mask_BT (True: a response token) -> weights_BT.  0 <= w <= cap.
+    Masked positions have weight 0, whatever stands in them.
+    Errors: ValueError if the shapes differ, or for cap < 1.
+    By hand: π_old = 1/2, π_sampler = 1/4: w = 2; with cap 1.5: 1.5; π_old = 1/4, π_sampler = 1/2: 0.5.
+    Differs from the paper in: the log-ratio is clamped to ±20.
+    """
+    if not logprobs_BT.shape == sampler_logprobs_BT.shape == mask_BT.shape:
+        shapes = [tuple(x.shape) for x in (logprobs_BT, sampler_logprobs_BT, mask_BT)]
+        raise ValueError(f"logprobs, sampler_logprobs and mask must have one shape, found {shapes}")
+    if cap < 1:
+        raise ValueError(f"cap must be at least 1, found {cap}")
+    mask_BT = mask_BT.bool()
+    log_ratio_BT = _masked_difference(logprobs_BT.detach(), sampler_logprobs_BT.detach(), mask_BT)
+    return log_ratio_BT.exp().clamp(max=cap).masked_fill(~mask_BT, 0)
+
+
 def k3(logprobs_BT: Tensor, reference_logprobs_BT: Tensor, *, mask_BT: Tensor) -> Tensor:
     """The low-variance estimate of KL(π || π_ref) at each sampled token; never negative.
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.engines import draw_seed
-from ptdpo_cli.models.inputs import Context, Prompt, build_prompts
+from ptdpo_cli.errors import UsageError
+from ptdpo_cli.models.inputs import Context, Prompt, PromptsTooLong, build_prompts
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 
@@ -18,17 +19,45 @@ _CACHED_PROMPTS = 2048
 _SHUFFLE_CANDIDATES = 8
 
 
+def _token_limit(recipe: Recipe, policy: Policy, max_new_tokens: int) -> tuple[int, str]:
+    """The longest prompt that is allowed, in tokens, and what sets this limit.
+
+    Errors: UsageError when responses alone fill the model's positions.
+    """
+    positions = policy.model.config.get_text_config().max_position_embeddings
+    room = positions - max_new_tokens
+    if room < 1:
+        raise UsageError(
+            "responses may be longer than the model's positions",
+            expected=f"max_new_tokens below {positions} (max_position_embeddings of {policy.path})",
+            found=max_new_tokens,
+            hint="lower rollout.max_new_tokens (eval.max_new_tokens for an evaluation)",
+        )
+    if room < recipe.prompt.max_prompt_tokens:
+        return room, f"the model's {positions} positions less {max_new_tokens} new tokens"
+    return recipe.prompt.max_prompt_tokens, "prompt.max_prompt_tokens"
+
+
 class PromptBook:
     """problem_id -> Prompt, for the student (question only) and for the teacher (recipe key teacher.context)."""
 
     def __init__(
-        self, recipe: Recipe, policy: Policy, problems: Iterable[Problem], hints: dict[str, str] | None = None
+        self,
+        recipe: Recipe,
+        policy: Policy,
+        problems: Iterable[Problem],
+        hints: dict[str, str] | None = None,
+        *,
+        max_new_tokens: int | None = None,
     ):
         self.recipe = recipe
         self.policy = policy
         self.problems = {problem.problem_id: problem for problem in problems}
         self.hints = hints or {}
+        self.teacher_was_seen_to_see = False    # score-ref looks once
         self._built: dict[tuple[str, bool], Prompt] = {}
+        self._too_long: dict[tuple[str, bool], int] = {}  # their tokens
+        self._limit = _token_limit(recipe, policy, max_new_tokens or recipe.rollout.max_new_tokens)
 
     def students(self, problem_ids: Iterable[str]) -> list[Prompt]:
         """Question and pictures; no hint can get in, because none is handed to the template."""
@@ -38,27 +67,55 @@ class PromptBook:
         """The same problems with what `teacher.context` adds or takes away."""
         return self._prompts(problem_ids, teacher=True)
 
+    def fitting(self, problem_ids: Iterable[str], *, teacher: bool = False) -> list[str]:
+        """The problems whose prompt is within the limit, where the recipe says `prompt.too_long: skip`.
+
+        Errors: PromptsTooLong with all that are not, where it says `refuse`.
+        """
+        problem_ids = list(problem_ids)
+        self._build([(problem_id, teacher) for problem_id in problem_ids])
+        if self.recipe.prompt.too_long == "refuse":
+            self._refuse_too_long(problem_ids, teacher)
+        return [problem_id for problem_id in problem_ids if (problem_id, teacher) not in self._too_long]
+
     def has_teacher(self, problem_id: str) -> bool:
         """Whether there is a teacher for this problem: without a hint the problem gets plain GRPO."""
         return self.recipe.teacher.context == "none" or problem_id in self.hints
 
     def _prompts(self, problem_ids: Iterable[str], *, teacher: bool) -> list[Prompt]:
         keys = [(problem_id, teacher) for problem_id in problem_ids]
-        missing = [key for key in dict.fromkeys(keys) if key not in self._built]
-        if missing:
-            if len(self._built) + len(missing) > _CACHED_PROMPTS:
-                self._built = {key: self._built[key] for key in keys if key in self._built}
-            contexts = [self._context(problem_id, teacher=teacher) for problem_id, _ in missing]
-            settings = self.recipe.prompt
+        self._build(keys)
+        self._refuse_too_long([problem_id for problem_id, _ in keys], teacher)
+        return [self._built[key] for key in keys]
+
+    def _build(self, keys: list[tuple[str, bool]]) -> None:
+        known = self._built.keys() | self._too_long.keys()
+        missing = [key for key in dict.fromkeys(keys) if key not in known]
+        if not missing:
+            return
+        if len(self._built) + len(missing) > _CACHED_PROMPTS:
+            self._built = {key: self._built[key] for key in keys if key in self._built}
+        max_tokens, limit = self._limit
+        settings = self.recipe.prompt
+        try:
             built = build_prompts(
                 self.policy,
-                contexts,
+                [self._context(problem_id, teacher=teacher) for problem_id, teacher in missing],
                 instruction=settings.instruction,
-                max_tokens=settings.max_prompt_tokens,
+                max_tokens=max_tokens,
                 max_pixels=self.recipe.data.max_image_pixels,
+                limit=limit,
             )
+        except PromptsTooLong as error:
+            self._too_long |= {key: error.tokens[key[0]] for key in missing if key[0] in error.tokens}
+            self._build(missing)  # those that are left
+        else:
             self._built.update(zip(missing, built, strict=True))
-        return [self._built[key] for key in keys]
+
+    def _refuse_too_long(self, problem_ids: list[str], teacher: bool) -> None:
+        tokens = {p: self._too_long[p, teacher] for p in problem_ids if (p, teacher) in self._too_long}
+        if tokens:
+            raise PromptsTooLong(tokens, self._limit[0], limit=self._limit[1])
 
     def _context(self, problem_id: str, *, teacher: bool) -> Context:
         problem = self.problems[problem_id]

@@ -18,21 +18,28 @@ from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import EVALS
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
-from ptdpo_cli.errors import ArtifactError
+from ptdpo_cli.errors import ArtifactError, UsageError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import graded
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, paired_difference, pass_at_k
 
+_MEMORY_KEYS = "eval.problems_per_shard, eval.samples or eval.max_new_tokens"
 GREEDY = -1  # the sample number of the greedy answer
 
 
 def plan_eval(
     recipe: Recipe, run: Path, problems: Artifact, policy_hashes: dict[str, str], *, limit: int | None = None
 ) -> Plan:
-    section = {"eval": recipe.eval.model_dump(), "prompt": recipe.prompt.model_dump(), "limit": limit}
+    section = {
+        "eval": recipe.eval.model_dump(),
+        "engine": recipe.rollout.engine,
+        "prompt": recipe.prompt.model_dump(),
+        "limit": limit,
+    }
     return Plan(
         run,
         "evals",
@@ -67,12 +74,13 @@ def make_eval(
         for shard, start in enumerate(range(0, len(chosen), settings.problems_per_shard)):
             progress(start, len(chosen), "evaluating")
             if writer.needs_shard(shard):
-                ids = chosen[start : start + settings.problems_per_shard]
+                asked = chosen[start : start + settings.problems_per_shard]
+                ids = book.fitting(asked)
                 rows = [row for greedy in (True, False) for row in _answers(recipe, book, engine, policy, ids, greedy)]
                 writer.write_shard(
                     shard,
                     tables={"evals": pa.Table.from_pylist(rows, schema=EVALS)},
-                    counts={"problems": len(ids), "answers": len(rows)},
+                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(asked) - len(ids)},
                 )
         progress(len(chosen), len(chosen), "evaluating")
         if part is not None:
@@ -91,7 +99,8 @@ def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, p
     if not requests:
         return
     temperature = 0.0 if greedy else settings.temperature
-    samples = engine.sample(requests, Sampling(settings.max_new_tokens, temperature, settings.top_p))
+    sampling = Sampling(settings.max_new_tokens, temperature, settings.top_p)
+    samples = sample_within_memory(engine, requests, sampling, stage="eval", keys=_MEMORY_KEYS)
     for index, (request, sample) in enumerate(zip(requests, samples, strict=True)):
         problem = book.problems[request.prompt.problem_id]
         yield {
@@ -105,6 +114,10 @@ def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, p
 
 def summarise(rows: list[dict], recipe: Recipe) -> dict:
     """The figures of one evaluation: accuracy with its 95 % interval, pass@k, categories, and what could void them."""
+    if not rows:
+        raise UsageError(
+            "there is no answer to evaluate: every prompt was too long", hint="raise prompt.max_prompt_tokens"
+        )
     answers = {row["problem_id"]: row["answer"] for row in rows}
     majority, share = majority_baseline(list(answers.values()))
     summary = {

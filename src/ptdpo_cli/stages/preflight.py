@@ -11,11 +11,13 @@ import yaml
 from rich.console import Console
 
 from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages import build_hints, iterations, problems, score_ref, sft, train, workspace
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.estimate import estimate, worst_lengths
 
 _SAMPLED_PROMPTS = 32
 
@@ -65,6 +67,9 @@ def preflight(
             scores = found.path
     elif stage == "eval" and policy is None:
         policy = work.final_policy()
+    if recipe.rollout.engine == "vllm" and (stage in ("rollout", "eval") or (stage == "train" and rollouts is None)):
+        require_vllm()
+        passed("the engine vllm is installed")
     model = work.policy(policy or recipe.model.path)
     size = sum(p.numel() for p in model.model.parameters()) / 1e6
     passed(f"model {model.path}, {size:.1f} M parameters on {model.model.device}")
@@ -73,7 +78,7 @@ def preflight(
     passed(f"prompts up to {longest} tokens (of {looked_at} looked at), image tokens = image features")
     _check_inputs(work, model, stage, rollouts, scores, hints, passed)
     disk = shutil.disk_usage(_existing(run)).free
-    checked["estimate"] = estimate(recipe, model, longest) | {"disk_free_bytes": disk}
+    checked["estimate"] = needs(recipe, longest) | {"disk_free_bytes": disk}
     if stage == "train" and checked["estimate"]["disk_bytes"] > disk:
         raise PtdpoError(
             "the disk is too small for this run",
@@ -158,33 +163,17 @@ def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str]) -
     """Build real prompts of some problems, the longest questions first; their longest length in tokens."""
     chosen = sorted(rows, key=lambda p: -len(p.question))[:_SAMPLED_PROMPTS]
     book = PromptBook(recipe, model, chosen, hints)
-    prompts = book.students(p.problem_id for p in chosen)
+    prompts = book.students(book.fitting(p.problem_id for p in chosen))
     if hints:
-        prompts += book.teachers(p.problem_id for p in chosen if p.problem_id in hints)
-    return max(len(prompt) for prompt in prompts)
+        hinted = book.fitting([p.problem_id for p in chosen if p.problem_id in hints], teacher=True)
+        prompts += book.teachers(hinted)
+    return max((len(prompt) for prompt in prompts), default=0)
 
 
-def estimate(recipe: Recipe, model: Policy, prompt_tokens: int) -> dict[str, int]:
+def needs(recipe: Recipe, prompt_tokens: int) -> dict[str, int]:
     """Bytes of memory and disk at the worst: every response at full length, every rollout gated."""
-    settings = recipe.rollout
-    n_parameters = sum(p.numel() for p in model.model.parameters())
-    width = next(model.model.parameters()).element_size()
-    config = model.model.config.get_text_config()
-    n_rollouts = settings.problems_per_iteration * settings.rollouts_per_problem
-    tokens = n_rollouts * settings.max_new_tokens
-    k = recipe.teacher.top_k if recipe.needs_teacher else 0
-    per_iteration = tokens * (8 + 4 * k + (2 * k * 8 + 12 if k else 0))
-    checkpoint = n_parameters * 3 * width
-    # weights, gradient, two moments; reference
-    copies = 4 + (1 if recipe.needs_scores else 0)
-    activations = recipe.train.tokens_per_micro_batch * config.num_hidden_layers * config.hidden_size * 34 * width
-    logits = min(recipe.train.logits_per_chunk, recipe.train.tokens_per_micro_batch * config.vocab_size) * 4 * 4
-    cache = settings.problems_per_shard * settings.rollouts_per_problem * (prompt_tokens + settings.max_new_tokens)
-    kv_cache = cache * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2 * width
-    return {
-        "memory_bytes": n_parameters * width * copies + max(activations + logits, kv_cache),
-        "disk_bytes": per_iteration * recipe.train.keep_iterations + checkpoint * (recipe.train.keep_checkpoints + 1),
-    }
+    found = estimate(recipe, lengths=worst_lengths(recipe, prompt_tokens))
+    return {"memory_bytes": found["memory_bytes"]["peak"], "disk_bytes": found["disk_bytes"]["total"]}
 
 
 def _check_folder(run: Path) -> None:

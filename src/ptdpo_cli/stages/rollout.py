@@ -22,7 +22,10 @@ from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe, Reward
 from ptdpo_cli.rewards import grade
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+
+_MEMORY_KEYS = "rollout.problems_per_shard, rollout.rollouts_per_problem or rollout.max_new_tokens"
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,14 @@ def make_rollouts(
             progress(start, len(chosen), "sampling")
             if not writer.needs_shard(shard):
                 continue
-            ids = chosen[start : start + settings.problems_per_shard]
+            asked = chosen[start : start + settings.problems_per_shard]
+            ids = book.fitting(asked)
             requests = [
                 Request(prompt, draw_seed(recipe.seed, "rollout", iteration, prompt.problem_id, g))
                 for prompt in book.students(ids)
                 for g in range(n_rollouts)
             ]
-            samples = engine.sample(requests, sampling)
+            samples = sample_within_memory(engine, requests, sampling, stage="rollout", keys=_MEMORY_KEYS)
             rows = [
                 _row(recipe, book, request, sample, g % n_rollouts, policy)
                 for g, (request, sample) in enumerate(zip(requests, samples, strict=True))
@@ -123,13 +127,14 @@ def make_rollouts(
             writer.write_shard(
                 shard,
                 tables={"rollouts": pa.Table.from_pylist(rows, schema=ROLLOUTS)},
-                tensors={"rollouts": _tensors(samples)},
+                tensors={"rollouts": _tensors(samples, sampling.top_ids)},
                 counts={
                     "problems": len(ids),
                     "rollouts": len(rows),
                     "tokens": sum(row["response_tokens"] for row in rows),
                     "correct": sum(row["accuracy"] == 1 for row in rows),
                     "truncated": sum(row["finish_reason"] == "length" for row in rows),
+                    "skipped": len(asked) - len(ids),
                 },
             )
         progress(len(chosen), len(chosen), "sampling")
@@ -180,12 +185,14 @@ def refuse_media_tokens(token_ids_T: np.ndarray, policy: Policy, *, where: str) 
         )
 
 
-def _tensors(samples: list[Sample]) -> dict[str, np.ndarray]:
+def _tensors(samples: list[Sample], k: int) -> dict[str, np.ndarray]:
+    """The samples end to end; a shard may be empty, when every prompt of it was too long."""
+    none = Sample(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, k), np.int32), "stop")
     return {
         "offsets": offsets_of([len(s.token_ids_T) for s in samples]),
-        "token_ids": np.concatenate([s.token_ids_T for s in samples]),
-        "sampler_logprobs": np.concatenate([s.logprobs_T for s in samples]),
-        "sampler_top_ids": np.concatenate([s.top_ids_TK for s in samples]),
+        "token_ids": np.concatenate([s.token_ids_T for s in samples or [none]]),
+        "sampler_logprobs": np.concatenate([s.logprobs_T for s in samples or [none]]),
+        "sampler_top_ids": np.concatenate([s.top_ids_TK for s in samples or [none]]),
     }
 
 

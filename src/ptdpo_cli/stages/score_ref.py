@@ -23,17 +23,20 @@ from ptdpo_cli.artifacts.schemas import SCORES
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of
 from ptdpo_cli.errors import ArtifactError, PtdpoError
+from ptdpo_cli.models.checks import require, sees_pictures
 from ptdpo_cli.models.inputs import Prompt, build_batch
 from ptdpo_cli.models.load import Policy, require_same_interface
 from ptdpo_cli.models.logprobs import for_each_chunk, in_token_batches, require_finite, token_logprobs
 from ptdpo_cli.objectives import coarse_logprobs, distill_mask
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.memory import memory_for
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, read_shard
 
 # A teacher whose best token is nowhere likelier than this above 1/V has lost its weights or its input.
 _UNIFORM_NATS = 0.01
+_MEMORY_KEYS = "train.tokens_per_micro_batch or train.logits_per_chunk"
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def make_scores(
 ) -> Artifact:
     """Score the rollouts shard by shard; gated ones by the teacher, all of them by the reference where it is asked for.
 
-    Errors: PtdpoError when the teacher is uniform or its logits hold NaN or inf.
+    Errors: PtdpoError when the teacher is uniform or blind, or its logits hold NaN or inf.
     """
     if not force and (done := plan.finished(part)):
         return done
@@ -115,10 +118,12 @@ def make_scores(
             progress(shard, rollouts.shards(), "scoring")
             if not writer.needs_shard(shard):
                 continue
-            group = [r for r in read_shard(rollouts, shard) if chosen is None or r.problem_id in chosen]
-            if not group:       # beyond the limit
+            sampled = read_shard(rollouts, shard)
+            group = [r for r in sampled if chosen is None or r.problem_id in chosen]
+            if sampled and not group:       # beyond the limit; a shard that has no rollouts stays one
                 continue
-            gated = gate(recipe, book, group) if recipe.needs_teacher else [False] * len(group)
+            picked = gate(recipe, book, group) if recipe.needs_teacher and group else [False] * len(group)
+            gated = _fitting(book, group, picked)
             rows, tensors = _score_shard(recipe, plan, book, reference, group, gated)
             writer.write_shard(
                 shard,
@@ -128,6 +133,7 @@ def make_scores(
                     "rollouts": len(rows),
                     "gated": sum(gated),
                     "gated_tokens": sum(len(r.token_ids_T) for r, g in zip(group, gated, strict=True) if g),
+                    "skipped": sum(picked) - sum(gated),
                 },
             )
         progress(rollouts.shards(), rollouts.shards(), "scoring")
@@ -158,11 +164,18 @@ def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool
     return [i in picked and book.has_teacher(rollout.problem_id) for i, rollout in enumerate(rollouts)]
 
 
+def _fitting(book: PromptBook, rollouts: list[Rollout], gated: list[bool]) -> list[bool]:
+    """The gated rollouts whose teacher's prompt, hint and all, is not too long (recipe key prompt.too_long)."""
+    fits = set(book.fitting([r.problem_id for r, g in zip(rollouts, gated, strict=True) if g], teacher=True))
+    return [is_gated and r.problem_id in fits for r, is_gated in zip(rollouts, gated, strict=True)]
+
+
 def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: list[bool]):
     chosen = [r for r, is_gated in zip(rollouts, gated, strict=True) if is_gated]
     prompts = book.teachers(r.problem_id for r in chosen)
     temperature = plan.section["temperature"]
     teacher = teacher_scores(recipe, reference, prompts, chosen, temperature=temperature)
+    _require_sight(recipe, book, reference, prompts, chosen)
     by_id = {r.rollout_id: (p, t) for r, p, t in zip(chosen, prompts, teacher, strict=True)}
     rows = [_row(r, *by_id.get(r.rollout_id, (None, None))) for r in rollouts]
     tensors = _teacher_tensors(teacher)
@@ -170,6 +183,7 @@ def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: 
         students = book.students(r.problem_id for r in rollouts)
         tensors["reference_logprobs"] = np.concatenate(
             reference_scores(recipe, reference, students, rollouts, temperature=temperature)
+            or [np.zeros(0, np.float32)]
         )
     return rows, tensors
 
@@ -191,7 +205,7 @@ def teacher_scores(
 
     def score(logits_NV, where, batch, sampler_top_NK):
         require_finite(logits_NV, reference.media_ids, who="teacher")
-        _require_informed(logits_NV, reference.media_ids)
+        require_informed(logits_NV, reference.media_ids)
         top_NK = logits_NV.topk(min(k, logits_NV.shape[1] - len(reference.media_ids)), 1).indices
         support_NS = union(sampler_top_NK[where].to(top_NK.device), top_NK)
         return (
@@ -228,14 +242,16 @@ def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tu
         )
         sampler_top_NK = torch.from_numpy(np.concatenate([rollouts[i].sampler_top_ids_TK for i in indices])).long()
         parts: list = []
-        for_each_chunk(
-            policy.model,
-            batch,
-            lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
-            media_ids=policy.media_ids,
-            temperature=temperature,
-            logits_per_chunk=recipe.train.logits_per_chunk,
-        )
+        longest = max(len(prompts[i]) for i in indices) + max(lengths[i] for i in indices)
+        with memory_for("score-ref", rows=len(indices), tokens=longest, keys=_MEMORY_KEYS):
+            for_each_chunk(
+                policy.model,
+                batch,
+                lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
+                media_ids=policy.media_ids,
+                temperature=temperature,
+                logits_per_chunk=recipe.train.logits_per_chunk,
+            )
         columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
         ends = np.cumsum([lengths[i] for i in indices])[:-1]
         for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):
@@ -264,7 +280,17 @@ def _stack(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.insert(p, [p.shape[1] - 1] * (width - p.shape[1]), -np.inf, axis=1) for p in parts])
 
 
-def _require_informed(logits_NV: torch.Tensor, media_ids: list[int]) -> None:
+def _require_sight(recipe, book, reference, prompts: list[Prompt], rollouts: list[Rollout]) -> None:
+    """Refuse a blind teacher, at the first gated rollout with a picture: once per command, and per loop."""
+    pictured = next((i for i, prompt in enumerate(prompts) if prompt.images), None)
+    if book.teacher_was_seen_to_see or pictured is None or recipe.teacher.context == "blind":
+        return
+    require(sees_pictures(reference, prompts[pictured], rollouts[pictured].token_ids_T))
+    book.teacher_was_seen_to_see = True
+
+
+def require_informed(logits_NV: torch.Tensor, media_ids: list[int]) -> None:
+    """Refuse a teacher that prefers no token anywhere: its weights or its input are lost."""
     uniform = -math.log(logits_NV.shape[1] - len(media_ids))
     best = float((logits_NV.amax(1) - logits_NV.logsumexp(1)).max())
     if best < uniform + _UNIFORM_NATS:

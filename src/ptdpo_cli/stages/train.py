@@ -2,9 +2,9 @@
 
 Both roads use the same stage functions and go through the same files, so on CPU in float32 they end in equal bits.
 
-A policy artifact is a folder in Hugging Face layout plus `trainer.safetensors` (AdamW's moments) and `trainer.json`
-(iterations and updates done). Learning rate, problem order and every random draw are functions of these counters and
-the seed: there is no other state, and a resumed run goes on exactly.
+A policy artifact is a folder in Hugging Face layout (with LoRA: in peft's) plus `trainer.safetensors` (AdamW's moments,
+master weights) and `trainer.json` (iterations and updates done). Learning rate, problem order and every random draw are
+functions of these counters and the seed: there is no other state, and a resumed run goes on exactly.
 """
 
 from __future__ import annotations
@@ -15,28 +15,41 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import safetensors.torch
 import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor
 
 from ptdpo_cli import signals
 from ptdpo_cli.artifacts.manifest import MANIFEST
-from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.engines import Engine
+from ptdpo_cli.artifacts.store import Artifact, Writer, partial_dir
+from ptdpo_cli.engines import Engine, draw_seed, open_engine
 from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
-from ptdpo_cli.models.load import Policy, require_same_interface, weights_hash
+from ptdpo_cli.models.load import Policy, require_same_interface
+from ptdpo_cli.models.lora import adapter_off, policy_hash
+from ptdpo_cli.models.parallel import ALONE, Ranks, collect, share, strategy_of, whole
+from ptdpo_cli.models.support import vision_name
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.mismatch import correct_mismatch
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
-from ptdpo_cli.stages.update import Row, accumulate_gradients
+from ptdpo_cli.stages.together import made_together
+from ptdpo_cli.stages.update import LossModel, Row, accumulate_gradients
 from ptdpo_cli.stages.workspace import Workspace
 
 # What these say does not change the weights after iteration i, so it is no part of a policy's key: a run can be
@@ -47,28 +60,96 @@ _SILENCED_SHARE = 0.2
 
 @dataclass
 class TrainState:
-    """The policy in training; `iteration` and `updates` count what is done."""
+    """The policy in training; `iteration` and `updates` count what is done.
 
-    policy: Policy
+    `masters` is what the optimizer moves, by name: the model's own parameters, or float32 copies of narrower ones.
+    """
+
+    policy: Policy  # whole: what samples and is saved
+    trained: torch.nn.Module  # whose parameters are in training: the policy's model, or (FSDP2) a copy in parts
+    module: torch.nn.Module  # what the loss calls
     optimizer: torch.optim.AdamW
+    masters: dict[str, torch.nn.Parameter]
+    base_path: str  # with LoRA: what the adapter's folder will name as its base
+    ranks: Ranks = ALONE
     iteration: int = 0
     updates: int = 0
 
 
-def new_state(recipe: Recipe, policy: Policy) -> TrainState:
+def new_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
     """A policy with a fresh optimizer."""
-    train, model = recipe.train, policy.model
+    train, policy = recipe.train, with_adapter(recipe, policy)
+    model = policy.model
     model.train()
     if train.freeze_vision:
-        model.model.visual.requires_grad_(False)
+        getattr(model.model, vision_name(model)).requires_grad_(False)
+    if train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    strategy = strategy_of(recipe.distributed.strategy, ranks)
+    trained, module = share(policy, ranks, strategy, partial(LossModel, media_ids=policy.media_ids))
+    masters = _masters(trainable(trained), train)
     optimizer = torch.optim.AdamW(
-        trainable(model).values(),
+        masters.values(),
         lr=train.learning_rate,
         betas=train.adam_betas,
         eps=train.adam_eps,
         weight_decay=train.weight_decay,
     )
-    return TrainState(policy, optimizer)
+    return TrainState(policy, trained, module, optimizer, masters, recipe.model.path, ranks)
+
+
+def with_adapter(recipe: Recipe, policy: Policy) -> Policy:
+    """The policy as the recipe's `lora` section wants it: as it is, or with an adapter, new or its own.
+
+    Errors: UsageError for an adapter of another shape, or a new one on another model than the reference.
+    """
+    lora = recipe.lora
+    if lora.vision and recipe.train.freeze_vision:
+        raise UsageError("lora.vision and train.freeze_vision exclude each other", hint="`--set lora.vision=false`")
+    if not lora.rank and policy.adapter is None:
+        return policy
+    from ptdpo_cli.models.lora import AdapterSettings, add_adapter, require_shape
+
+    modules = None if lora.modules is None else tuple(lora.modules)
+    settings = AdapterSettings(lora.rank, lora.alpha, modules, lora.vision)
+    if policy.adapter is not None:
+        require_shape(policy, settings)
+        return policy
+    if policy.path != recipe.model.path:
+        raise UsageError(
+            "a new adapter is trained on the recipe's model, which is its teacher and reference too",
+            expected=f"model.path {recipe.model.path}",
+            found=policy.path,
+            hint=f"`--set model.path={policy.path}`, or give an adapter with `--policy`",
+        )
+    return add_adapter(policy, settings, seed=draw_seed(recipe.seed, "lora"))
+
+
+def _masters(parameters: dict[str, torch.nn.Parameter], train: Train) -> dict[str, torch.nn.Parameter]:
+    """Float32 copies of the parameters that are narrower, if the recipe wants them; else the parameters themselves."""
+    masters = {}
+    for name, parameter in parameters.items():
+        is_narrow = train.master_weights and torch.finfo(parameter.dtype).bits < 32
+        if is_narrow:
+            parameter.grad_dtype = torch.float32  # micro-batches are summed in it
+        masters[name] = torch.nn.Parameter(parameter.detach().float()) if is_narrow else parameter
+    return masters
+
+
+def _to_masters(state: TrainState) -> None:
+    """Hand the gradients of narrow parameters over to their float32 copies."""
+    for name, parameter in trainable(state.trained).items():
+        master = state.masters[name]
+        if master is not parameter:
+            master.grad, parameter.grad = parameter.grad, None
+
+
+@torch.no_grad()
+def _from_masters(state: TrainState) -> None:
+    """Round the float32 copies back into the model."""
+    for name, parameter in trainable(state.trained).items():
+        if state.masters[name] is not parameter:
+            parameter.copy_(state.masters[name])
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -91,66 +172,134 @@ def train_iteration(
     recipe: Recipe, state: TrainState, book: PromptBook, rollouts: Artifact, scores: Artifact | None
 ) -> dict[str, float]:
     """Update the policy on one batch of rollouts, in `updates_per_iteration` optimizer steps; the batch's metrics."""
-    groups = list(read_rollouts(rollouts))
-    flat = [r for group in groups for r in group]
-    flat_scores = [s for group in read_scores(scores, groups) for s in group] if scores else [None] * len(flat)
-    rows = iteration_rows(recipe, book, flat, flat_scores)
-    temperature = rollouts.manifest.section["rollout"]["temperature"]
+    shares = problem_shares(rollouts.table("rollouts"), recipe.train.updates_per_iteration, state.ranks.world)
+    mine = {problem_id for update in shares for problem_id in update[state.ranks.rank]}
+    blanks = {update[0][0] for update in shares} if state.ranks.world > 1 else set()
+    flat, flat_scores = _read(rollouts, scores, mine | blanks)
+    rows = iteration_rows(recipe, book, flat, flat_scores, mine | blanks)
+    blank_of = {row.rollout.problem_id: row.ungated() for row in rows if row.rollout.problem_id in blanks}
+    rows = [row for row in rows if row.rollout.problem_id in mine]
+    sampled = rollouts.manifest.section["rollout"]
+    temperature = sampled["temperature"]
     steps = []
     with signals.held():
-        for part in _per_update(rows, recipe.train.updates_per_iteration):
-            steps.append(_step(recipe, state, part, temperature))
+        rows, mismatch = correct_mismatch(
+            recipe, state.policy, rows, engine=sampled["engine"], temperature=temperature, ranks=state.ranks
+        )
+        for update in shares:
+            own = set(update[state.ranks.rank])
+            part = [row for row in rows if row.rollout.problem_id in own]
+            steps.append(_step(recipe, state, part, temperature, blank_of.get(update[0][0])))
+        collect(state.trained, state.policy)
         state.iteration += 1
     metrics = {
         name: float(np.mean([s[name] for s in steps if name in s]))
         for name in dict.fromkeys(k for s in steps for k in s)
     }
-    return batch_metrics(flat) | metrics
+    skipped = rollouts.manifest.counts.get("skipped", 0)
+    return batch_metrics(flat) | metrics | mismatch | ({"prompts_skipped": skipped} if skipped else {})
 
 
-def _step(recipe: Recipe, state: TrainState, rows: list[Row], temperature: float) -> dict[str, float]:
+def _step(
+    recipe: Recipe, state: TrainState, rows: list[Row], temperature: float, blank: Row | None
+) -> dict[str, float]:
     rate = learning_rate(recipe.train, state.updates)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    metrics = accumulate_gradients(state.policy, rows, recipe.train, temperature=temperature)
-    norm = float(torch.nn.utils.clip_grad_norm_(trainable(state.policy.model).values(), recipe.train.max_grad_norm))
+    metrics = accumulate_gradients(
+        state.policy,
+        rows,
+        recipe.train,
+        temperature=temperature,
+        module=state.module,
+        ranks=state.ranks,
+        blank=blank,
+    )
+    _to_masters(state)
+    for master in state.masters.values():
+        if master.grad is None:  # an update without pictures: AdamW would pass over it, but not among several ranks
+            master.grad = torch.zeros_like(master)
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(state.masters.values(), recipe.train.max_grad_norm)))
     if not math.isfinite(norm):
         raise PtdpoError("the gradient is not finite", found=norm, hint="lower train.learning_rate")
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
+    _from_masters(state)
     state.updates += 1
     return metrics | {"grad_norm/total": norm, "learning_rate": rate}
 
 
+def problem_shares(rollouts: pa.Table, n_updates: int, n_ranks: int) -> list[list[list[str]]]:
+    """Problems of each update and, within it, of each rank: whole groups, in as equal parts as they come.
+
+    Updates get equally many problems, in order; ranks get about equally many tokens.
+    """
+    tokens: dict[str, int] = {}
+    for problem_id, n in zip(rollouts["problem_id"].to_pylist(), rollouts["response_tokens"].to_pylist(), strict=True):
+        tokens[problem_id] = tokens.get(problem_id, 0) + n
+    if n_updates > len(tokens):
+        raise too_many_updates(len(tokens), n_updates)
+    shares = []
+    for update in np.array_split(np.array(list(tokens), dtype=object), n_updates):
+        ranks: list[list[str]] = [[] for _ in range(n_ranks)]
+        load = [0] * n_ranks
+        for problem_id in sorted(update, key=lambda one: -tokens[one]) if n_ranks > 1 else update:
+            lightest = load.index(min(load))
+            ranks[lightest].append(problem_id)
+            load[lightest] += tokens[problem_id]
+        shares.append(ranks)
+    return shares
+
+
+def _read(
+    rollouts: Artifact, scores: Artifact | None, wanted: set[str]
+) -> tuple[list[Rollout], list[Score | None]]:
+    """All rollouts, and scores of the problems wanted; of the other problems the bulky parts are let go at once."""
+    flat: list[Rollout] = []
+    flat_scores: list[Score | None] = []
+    groups, again = tee(read_rollouts(rollouts))
+    scored = read_scores(scores, again) if scores else ([None] * len(group) for group in again)
+    for group, found in zip(groups, scored, strict=True):
+        for index, rollout in enumerate(group):
+            is_wanted = rollout.problem_id in wanted
+            flat.append(rollout if is_wanted else replace(rollout, sampler_top_ids_TK=None, sampler_logprobs_T=None))
+            flat_scores.append(found[index] if is_wanted else None)
+    return flat, flat_scores
+
+
 def iteration_rows(
-    recipe: Recipe, book: PromptBook, rollouts: list[Rollout], scores: Sequence[Score | None]
+    recipe: Recipe,
+    book: PromptBook,
+    rollouts: list[Rollout],
+    scores: Sequence[Score | None],
+    wanted: set[str] | None = None,
 ) -> list[Row]:
-    """Everything the loss needs of each rollout, group by group."""
+    """Everything the loss needs of each rollout (or of those of the problems wanted), group by group."""
+    if not rollouts:
+        raise UsageError(
+            "there is nothing to train on: every prompt of this iteration was too long",
+            hint="raise prompt.max_prompt_tokens, or leave long problems out of the data",
+        )
     by_problem = indices_by_problem(rollouts)
     sizes = {len(members) for members in by_problem.values()}
     if len(sizes) != 1:
         raise ArtifactError("problems have different numbers of rollouts", found=f"{sorted(sizes)} per problem")
-    order = [i for members in by_problem.values() for i in members]
     rewards_PG = torch.tensor([[rollouts[i].reward for i in members] for members in by_problem.values()])
-    advantages = group_advantages(rewards_PG, scale=recipe.train.advantage_scale).flatten().tolist()
-    advantage_of = dict(zip(order, advantages, strict=True))
+    advantages_PG = group_advantages(rewards_PG, scale=recipe.train.advantage_scale).tolist()
     gated_problems = {
         r.problem_id for r, s in zip(rollouts, scores, strict=True) if s is not None and s.support_TS is not None
     }
-    prompts = book.students(r.problem_id for r in rollouts)
-    return [
-        Row(prompts[i], rollouts[i], scores[i], advantage_of[i], rollouts[i].problem_id in gated_problems)
-        for i in order
+    chosen = [
+        (i, advantage)
+        for (problem_id, members), advantages in zip(by_problem.items(), advantages_PG, strict=True)
+        for i, advantage in zip(members, advantages, strict=True)
+        if wanted is None or problem_id in wanted
     ]
-
-
-def _per_update(rows: list[Row], n_updates: int) -> list[list[Row]]:
-    """Whole groups, in as equal parts as they come."""
-    problem_ids = list(dict.fromkeys(row.rollout.problem_id for row in rows))
-    if n_updates > len(problem_ids):
-        raise too_many_updates(len(problem_ids), n_updates)
-    parts = [set(part) for part in np.array_split(np.array(problem_ids, dtype=object), n_updates)]
-    return [[row for row in rows if row.rollout.problem_id in part] for part in parts]
+    prompts = book.students(rollouts[i].problem_id for i, _ in chosen)
+    return [
+        Row(prompt, rollouts[i], scores[i], advantage, rollouts[i].problem_id in gated_problems)
+        for prompt, (i, advantage) in zip(prompts, chosen, strict=True)
+    ]
 
 
 def too_many_updates(n_problems: int, n_updates: int) -> PtdpoError:
@@ -187,6 +336,7 @@ def train_section(recipe: Recipe) -> dict:
     dropped = _NOT_IN_KEY if recipe.train.schedule == "constant" else _NOT_IN_KEY - {"iterations"}
     return {
         "train": {k: v for k, v in recipe.train.model_dump(mode="json").items() if k not in dropped},
+        "lora": recipe.lora.model_dump() if recipe.lora.rank else None,
         "rollout": recipe.rollout.model_dump(),
         "prompt": recipe.prompt.model_dump(),
         "reward": recipe.reward.model_dump(),
@@ -289,41 +439,89 @@ def require_scores(recipe: Recipe, rollouts: Artifact, scores: Artifact) -> None
 
 def save_policy(plan: Plan, state: TrainState, *, force: bool = False) -> Artifact:
     """Write model, processor and trainer state as one artifact."""
-    with plan.writer(force=force) as writer:
-        return _write_policy(writer, state)
+    with _writer(plan, state.ranks, force) as writer:
+        return _write_policy(plan, writer, state)
 
 
-def _write_policy(writer, state: TrainState) -> Artifact:
-    model, optimizer = state.policy.model, state.optimizer
-    model.save_pretrained(writer.path)
-    state.policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
-    state.policy.processor.save_pretrained(writer.path)
-    moments = {
-        f"{name}.{part}": value.contiguous()
-        for name, parameter in trainable(model).items()
-        for part, value in optimizer.state[parameter].items()
-    }
-    safetensors.torch.save_file(moments, writer.path / "trainer.safetensors")
+def _writer(plan: Plan, ranks: Ranks, force: bool):
+    """The artifact's one writer, in the first rank; None in the others."""
+    return plan.writer(force=force) if ranks.is_first else nullcontext()
+
+
+def _write_policy(plan: Plan, writer: Writer | None, state: TrainState) -> Artifact:
+    """The policy as it is; the first rank has the writer, the others add their parts of the optimizer's state."""
+    policy, ranks = state.policy, state.ranks
+    folder = partial_dir(plan.directory)
     counters = {"iteration": state.iteration, "updates": state.updates}
-    (writer.path / "trainer.json").write_text(json.dumps(counters) + "\n")
-    for file in sorted(p for p in writer.path.rglob("*") if p.is_file()):
-        writer.add_file(file.relative_to(writer.path))
-    return writer.finish(counts=counters, extra={"weights": weights_hash(model)})
+    if writer:
+        _save_model(policy, folder, base_path=state.base_path)
+        (folder / "trainer.json").write_text(json.dumps(counters) + "\n")
+    ranks.wait("saving a policy")
+    tensors = _trainer_tensors(state)
+    if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
+        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder / "trainer"), save_distributed=True))
+    elif writer:
+        safetensors.torch.save_file(tensors, folder / "trainer.safetensors")
+    ranks.wait("saving the optimizer's state")
+    if writer:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            writer.add_file(file.relative_to(folder))
+        base = {} if policy.adapter is None else {"base_weights": policy.base_weights}
+        writer.finish(counts=counters, extra={"weights": policy_hash(policy)} | base)
+    ranks.wait("finishing a policy")
+    return plan.finished()
 
 
-def load_state(recipe: Recipe, policy: Policy) -> TrainState:
-    """The training state in the policy's own folder; a fresh one where there is none (a base model)."""
-    state = new_state(recipe, policy)
+def _save_model(policy: Policy, folder: Path, *, base_path: str) -> None:
+    """The weights, or the adapter alone, and the processor."""
+    if policy.adapter is None:
+        policy.model.save_pretrained(folder)
+    else:
+        from ptdpo_cli.models.lora import save_adapter
+
+        save_adapter(policy, folder, base_path=base_path)
+    policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
+    policy.processor.save_pretrained(folder)
+
+
+def _trainer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    """The optimizer's moments by parameter, and the master weights where they are not the model's own."""
+    tensors = {
+        f"{name}.{part}": value.contiguous()
+        for name, master in state.masters.items()
+        for part, value in state.optimizer.state[master].items()
+    }
+    for name, parameter in trainable(state.trained).items():
+        if state.masters[name] is not parameter:
+            tensors[f"{name}.master"] = state.masters[name].detach()
+    return tensors
+
+
+def load_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
+    """The training state in the policy's own folder; a fresh one where there is none (a base model).
+
+    What several ranks saved in parts is read by any number of them, and by one alone.
+    """
+    state = new_state(recipe, policy, ranks)
     folder = Path(policy.path)
     if not (folder / "trainer.json").is_file():
         return state
     counters = json.loads((folder / "trainer.json").read_text())
-    moments = safetensors.torch.load_file(folder / "trainer.safetensors")
-    if moments:
-        packed = {
-            index: {part: moments[f"{name}.{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
-            for index, name in enumerate(trainable(policy.model))
-        }
+    folder = folder / "trainer" if (folder / "trainer").is_dir() else folder
+    reader = HuggingFaceStorageReader(str(folder))
+    known = reader.read_metadata().state_dict_metadata
+    packed = {
+        index: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(m), "exp_avg_sq": torch.zeros_like(m)}
+        for index, (name, m) in enumerate(state.masters.items())
+        if f"{name}.step" in known
+    }
+    names = list(state.masters)
+    tensors = {f"{names[i]}.{part}": value for i, parts in packed.items() for part, value in parts.items()}
+    tensors |= {f"{n}.master": m.detach() for n, m in state.masters.items() if f"{n}.master" in known}
+    if tensors:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")
+            dcp.load(tensors, storage_reader=reader)
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": packed, "param_groups": groups})
     state.iteration, state.updates = counters["iteration"], counters["updates"]
@@ -341,9 +539,9 @@ def update_once(
     force: bool = False,
 ) -> tuple[Artifact, dict[str, float]]:
     """One iteration's update from artifacts, as one policy artifact."""
-    with plan.writer(force=force) as writer:
+    with _writer(plan, state.ranks, force) as writer:
         metrics = train_iteration(recipe, state, book, rollouts, scores)
-        return _write_policy(writer, state), metrics
+        return _write_policy(plan, writer, state), metrics
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -380,21 +578,24 @@ def run_loop(
 
     The loop starts from the recipe's model, which is also its reference, or from another policy (`start`).
     """
-    from ptdpo_cli.engines.hf import HfEngine
-
-    recipe = work.recipe
+    recipe, ranks = work.recipe, work.ranks
     require_trackers(recipe.train)
-    hints = work.hints(make=True)
+    strategy_of(recipe.distributed.strategy, ranks)
+    with ranks.one_after_first("making problems and hints"):
+        hints = work.hints(make=True)
+        problems = work.problems
     base = work.policy(start or recipe.model.path)
     reference = work.reference if recipe.needs_scores else None
+    if reference is not None:
+        require_same_interface(base, reference.hashes, what=f"the reference {recipe.model.path}")
     loop = Loop(
         recipe,
         work.run,
         base.hashes,
-        work.problems,
+        problems,
         hints,
         reference,
-        work.book(reference or base, work.problems, hints),
+        work.book(reference or base, problems, hints),
     )
     checkpoint = None if force else newest_checkpoint(loop)
     if checkpoint is not None and checkpoint.manifest.counts["iteration"] == recipe.train.iterations:
@@ -402,8 +603,8 @@ def run_loop(
     if checkpoint is not None:
         say(f"going on after iteration {checkpoint.manifest.counts['iteration']} ({checkpoint.path})")
         base = work.policy(checkpoint.path)
-    state = load_state(recipe, base) if checkpoint is not None else new_state(recipe, base)
-    return train_loop(loop, state, HfEngine, warn=warn, progress=progress, force=force), False
+    state = (load_state if checkpoint is not None else new_state)(recipe, base, ranks)
+    return train_loop(loop, state, partial(open_engine, recipe), warn=warn, progress=progress, force=force), False
 
 
 def final_policy(work: Workspace) -> Path:
@@ -432,26 +633,29 @@ def train_loop(
 
     A signal ends it between two steps with a checkpoint of the last whole iteration.
     """
-    train, warned = loop.recipe.train, False
+    train, ranks, warned = loop.recipe.train, state.ranks, False
+    plan = loop.plan(train.iterations)
     with (
-        loop.plan(train.iterations).writer(force=force) as writer,
-        MetricsLog(loop.run, loop.recipe, done=state.iteration) as log,
+        _writer(plan, ranks, force) as writer,
+        MetricsLog(loop.run, loop.recipe, done=state.iteration) if ranks.is_first else nullcontext() as log,
     ):
-        recent, engine = deque(log.artifacts), make_engine(state.policy)
+        recent, engine = deque(log.artifacts if log else ()), make_engine(state.policy)
         try:
             while state.iteration < train.iterations:
-                metrics, artifacts = _iterate(loop, state, engine, log.write)
-                warned = warned or _warn_if_silenced(metrics, state.iteration, warn)
-                recent.append(artifacts)
-                while len(recent) > train.keep_iterations:
-                    remove_artifacts(loop.run, recent.popleft())
-                progress(state.iteration, train.iterations, _summary(metrics))
+                metrics, artifacts = _iterate(loop, state, engine, log)
+                if ranks.is_first:
+                    warned = warned or _warn_if_silenced(metrics, state.iteration, warn)
+                    recent.append(artifacts)
+                    while len(recent) > train.keep_iterations:
+                        remove_artifacts(loop.run, recent.popleft())
+                    progress(state.iteration, train.iterations, _summary(metrics))
                 if state.iteration % train.checkpoint_every == 0 and state.iteration < train.iterations:
                     _save_checkpoint(loop, state, force=force)
             with signals.held():
-                return _write_policy(writer, state)
-        except (KeyboardInterrupt, Terminated):
-            if 0 < state.iteration < train.iterations and loop.plan(state.iteration).finished() is None:
+                return _write_policy(plan, writer, state)
+        except (KeyboardInterrupt, Terminated) as ended:
+            is_new = 0 < state.iteration < train.iterations and loop.plan(state.iteration).finished() is None
+            if ranks.stop(ended) and is_new:
                 _save_checkpoint(loop, state, force=force)
             raise
 
@@ -460,32 +664,38 @@ def _save_checkpoint(loop: Loop, state: TrainState, *, force: bool) -> None:
     """Save the policy as it is, and forget the oldest checkpoints beyond `keep_checkpoints`."""
     with signals.held():
         save_policy(loop.plan(state.iteration), state, force=force)
-        earlier = (loop.plan(iteration).directory for iteration in range(1, state.iteration + 1))
-        there = [path for path in earlier if (path / MANIFEST).is_file()]
-        for path in there[: -loop.recipe.train.keep_checkpoints]:
-            remove_artifact(path)
+        if state.ranks.is_first:
+            earlier = (loop.plan(iteration).directory for iteration in range(1, state.iteration + 1))
+            there = [path for path in earlier if (path / MANIFEST).is_file()]
+            for path in there[: -loop.recipe.train.keep_checkpoints]:
+                remove_artifact(path)
 
 
-def _iterate(loop: Loop, state: TrainState, engine: Engine, record) -> tuple[dict[str, float], list[str]]:
-    """rollout → score-ref → update, through the same files as the separate commands; `record` keeps the metrics."""
-    recipe, policy = loop.recipe, state.policy
+def _iterate(
+    loop: Loop, state: TrainState, engine: Engine, log: MetricsLog | None
+) -> tuple[dict[str, float], list[str]]:
+    """rollout → score-ref → update, through the same files as the separate commands; `log` keeps the metrics."""
+    recipe, policy, ranks = loop.recipe, state.policy, state.ranks
     started = time.perf_counter()
-    hashes = {**policy.hashes, "weights": weights_hash(policy.model)}
+    hashes = {**policy.hashes, "weights": policy_hash(policy)}
     policy.model.eval()
-    rollouts = make_rollouts(
-        recipe,
-        plan_rollout(recipe, loop.run, loop.problems, hashes, iteration=state.iteration),
-        loop.book,
-        engine,
-        policy,
+    sampling = plan_rollout(recipe, loop.run, loop.problems, hashes, iteration=state.iteration)
+    rollouts = made_together(
+        ranks, sampling, lambda part: make_rollouts(recipe, sampling, loop.book, engine, policy, part=part)
     )
+    engine.release()
     sampled = time.perf_counter()
     scores = None
     if loop.reference is not None:
-        plan = plan_score_ref(recipe, loop.run, rollouts, loop.hints, loop.reference)
-        scores = make_scores(recipe, plan, loop.book, loop.reference, rollouts)
+        scoring = plan_score_ref(recipe, loop.run, rollouts, loop.hints, loop.reference)
+        with adapter_off(policy):  # with LoRA the reference is the policy's own model
+            scores = made_together(
+                ranks,
+                scoring,
+                lambda part: make_scores(recipe, scoring, loop.book, loop.reference, rollouts, part=part),
+            )
     scored = time.perf_counter()
-    policy.model.train()
+    state.trained.train()
     artifacts = [str(a.path.relative_to(loop.run)) for a in (rollouts, scores) if a is not None]
     with signals.held():  # an update without its line in the log would never be cleaned up after
         metrics = train_iteration(recipe, state, loop.book, rollouts, scores)
@@ -497,7 +707,8 @@ def _iterate(loop: Loop, state: TrainState, engine: Engine, record) -> tuple[dic
             "seconds/total": ended - started,
             "tokens_per_s": metrics["tokens"] / (ended - started),
         }
-        record(state.iteration, metrics, artifacts)
+        if log:
+            log.write(state.iteration, metrics, artifacts)
     return metrics, artifacts
 
 

@@ -15,7 +15,10 @@ from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact, again
 from ptdpo_cli.errors import ArtifactError
-from ptdpo_cli.models.load import Policy, load_policy
+from ptdpo_cli.models import checks
+from ptdpo_cli.models.load import Policy, is_adapter, load_policy
+from ptdpo_cli.models.lora import BASE, load_adapter
+from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
@@ -30,12 +33,19 @@ class Workspace:
     """
 
     def __init__(
-        self, recipe: Recipe, run: Path, *, force: bool = False, say: Callable[[str], None] = lambda text: None
+        self,
+        recipe: Recipe,
+        run: Path,
+        *,
+        force: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+        ranks: Ranks = ALONE,
     ):
         self.recipe = recipe
         self.run = run
         self.force = force
         self.say = say
+        self.ranks = ranks
 
     @cached_property
     def problems(self) -> Artifact:
@@ -51,7 +61,7 @@ class Workspace:
     @cached_property
     def reference(self) -> Policy:
         """The initial model, frozen: reference without a hint, teacher with one."""
-        reference = self.policy(self.recipe.model.path)
+        reference = self._load(self.recipe.model.path)
         reference.model.requires_grad_(False)
         return reference
 
@@ -65,22 +75,37 @@ class Workspace:
             settings.path, dtype=settings.dtype, device="cpu", trust_remote_code=settings.trust_remote_code
         ).hashes
 
-    def policy(self, path: str | Path) -> Policy:
-        """A model ready for work; of a policy artifact also checked that its weights are those that were saved."""
-        settings = self.recipe.model
+    def policy(self, path: str | Path, *, guard: bool = True) -> Policy:
+        """A model ready for work; of a policy artifact also checked that its weights are those that were saved.
+
+        With `guard`, a model whose tokenizer, chat template or processor does not fit its weights is refused.
+        With LoRA it is made of the reference's own model: there is one copy of the base, and one adapter at a time.
+        """
         if Path(path).name == "policy" and Path(path).is_dir():     # RUN/policy with one artifact in it
             path = Artifact.open(path, kind="policy").path
         artifact = Artifact.open(path, kind="policy") if (Path(path) / MANIFEST).is_file() else None
-        policy = load_policy(
+        if is_adapter(path):
+            policy = load_adapter(self.reference, Path(path))
+        elif self.recipe.lora.rank and str(path) == self.recipe.model.path:
+            policy = self.reference
+        else:
+            policy = self._load(path)
+        if artifact is not None:
+            _require_same_weights(artifact, policy)
+        if guard:
+            for check in checks.INTERFACE.values():
+                checks.require(check(policy, self.recipe.prompt.instruction))
+        return policy
+
+    def _load(self, path: str | Path) -> Policy:
+        settings = self.recipe.model
+        return load_policy(
             path,
             dtype=settings.dtype,
             attention=settings.attention,
             device=settings.device,
             trust_remote_code=settings.trust_remote_code,
         )
-        if artifact is not None:
-            _require_same_weights(artifact, policy)
-        return policy
 
     def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
         """The hints that this recipe means: at a path, or by their key in the run; None where no teacher reads any.
@@ -103,11 +128,17 @@ class Workspace:
         require_hints(hints.manifest.counts)
         return hints
 
-    def book(self, policy: Policy, problems: Artifact, hints: Artifact | None = None) -> PromptBook:
-        return PromptBook(self.recipe, policy, read_problems(problems), read_hints(hints) if hints else None)
+    def book(
+        self, policy: Policy, problems: Artifact, hints: Artifact | None = None, *, max_new_tokens: int | None = None
+    ) -> PromptBook:
+        """Prompts of these problems that leave room for `max_new_tokens` (None: the rollouts')."""
+        texts = read_hints(hints) if hints else None
+        return PromptBook(self.recipe, policy, read_problems(problems), texts, max_new_tokens=max_new_tokens)
 
     def store_recipe(self) -> None:
         """RUN/recipe.yaml, complete: later commands on this run need no --recipe."""
+        if not self.ranks.is_first:
+            return
         self.run.mkdir(parents=True, exist_ok=True)
         # Tasks of an array do this at the same time.
         temporary = self.run / f"recipe.yaml.{platform.node()}.{os.getpid()}.tmp"
@@ -118,7 +149,8 @@ class Workspace:
 def _require_same_weights(artifact: Artifact, policy: Policy) -> None:
     """The sizes of the files are right, and safetensors holds no checksum: only the hash shows a changed weight."""
     saved = artifact.manifest.extra.get("weights")
-    was_cast = json.loads((artifact.path / "config.json").read_text()).get("dtype") not in str(policy.model.dtype)
+    file = BASE if policy.adapter is not None else "config.json"
+    was_cast = json.loads((artifact.path / file).read_text()).get("dtype") not in str(policy.model.dtype)
     if saved is not None and not was_cast and saved != policy.hashes["weights"]:
         raise ArtifactError(
             f"the weights of {artifact.path} are damaged",
