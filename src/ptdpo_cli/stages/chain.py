@@ -82,12 +82,11 @@ def find_finished(recipe: Recipe, run: Path, iterations: int) -> Finished:
     are_rollouts = lookup.are_rollouts_of(recipe, run, problems, iteration, sampler=weights)
     rollouts = lookup.finished(run, "rollouts", are_rollouts)
     if not rollouts:
-        count = shards_of(recipe, "rollout")
-        return replace(found, rollout_parts=_parts(run, "rollouts", are_rollouts, count))
+        return replace(found, rollout_parts=_tasks_done(recipe, run, "rollout", "rollouts", are_rollouts))
     are_scores = lookup.are_scores_of(recipe, rollouts[0])
     scores = lookup.finished(run, "scores", are_scores)
-    count = shards_of(recipe, "score-ref")
-    return replace(found, rollouts=True, scores=bool(scores), score_parts=_parts(run, "scores", are_scores, count))
+    tasks = _tasks_done(recipe, run, "score-ref", "scores", are_scores)
+    return replace(found, rollouts=True, scores=bool(scores), score_parts=tasks)
 
 
 def _find_evals(recipe: Recipe, run: Path, weights: str, found: Finished) -> Finished:
@@ -95,13 +94,15 @@ def _find_evals(recipe: Recipe, run: Path, weights: str, found: Finished) -> Fin
     if problems is None:
         return found
     are_evals = lookup.are_evals_of(recipe, run, problems, weights)
-    count = shards_of(recipe, "eval")
     evals = lookup.finished(run, "evals", are_evals)
-    return replace(found, evals=bool(evals), eval_parts=_parts(run, "evals", are_evals, count))
+    return replace(found, evals=bool(evals), eval_parts=_tasks_done(recipe, run, "eval", "evals", are_evals))
 
 
-def _parts(run: Path, kind: str, belongs: lookup.Belongs, count: int | None) -> frozenset[int]:
-    return frozenset(lookup.finished_parts(run, kind, belongs, count=count) if count else ())
+def _tasks_done(recipe: Recipe, run: Path, stage: str, kind: str, belongs: lookup.Belongs) -> frozenset[int]:
+    """The tasks of a stage's array that have nothing left to do: each process of a task makes a part of its own."""
+    shards, each = shards_of(recipe, stage) or 0, processes(recipe, stage)
+    parts = lookup.finished_parts(run, kind, belongs, count=shards * each)
+    return frozenset(task for task in range(shards) if parts >= set(range(task * each, (task + 1) * each)))
 
 
 def shards_of(recipe: Recipe, stage: str) -> int | None:
@@ -161,8 +162,8 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
     if job.tasks is not None:
         options.append(f"--array={','.join(map(str, job.tasks))}")
     options += asks["flags"] or []
-    is_parallel = job.stage == "train" and (asks["gpus"] or 0) > 1
-    command = f"torchrun --standalone --nproc-per-node={asks['gpus']} -m ptdpo_cli" if is_parallel else "ptdpo"
+    count = processes(recipe, job.stage)
+    command = f"torchrun --standalone --nproc-per-node={count} -m ptdpo_cli" if count > 1 else "ptdpo"
     words = " ".join(filter(None, [asks["container"], command]))
     merged = [shlex.quote(str(run / one)) for one in job.arguments] if job.stage == "merge" else job.arguments
     above = [
@@ -171,12 +172,20 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
         f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
         f"export RECIPE={shlex.quote(str(recipe_file))} RUN={shlex.quote(str(run))} SHARDS={job.shards}",
         f"export PTDPO={shlex.quote(words)}",
-        *([f"export OMP_NUM_THREADS={max(1, (asks['cpus'] or 1) // asks['gpus'])}"] if is_parallel else []),
+        *([f"export OMP_NUM_THREADS={max(1, (asks['cpus'] or 1) // count)}"] if count > 1 else []),
         *(asks["setup"] or []),
         f"set -- {' '.join(merged)}",
     ]
     head, _, body = template(job.stage).partition(_MARK)
     return head + "\n".join(above) + "\n" + _MARK + body
+
+
+def processes(recipe: Recipe, stage: str) -> int:
+    """How many processes a job has, one per GPU; vLLM is one, and spreads itself over the GPUs."""
+    is_vllm = stage in ("rollout", "eval") and recipe.rollout.engine != "hf"
+    if stage not in _WITH_MODEL or is_vllm:
+        return 1
+    return max(1, _resources(recipe, stage)["gpus"] or 0)
 
 
 def _resources(recipe: Recipe, stage: str) -> dict:
