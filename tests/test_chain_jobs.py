@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -128,8 +129,20 @@ def test_several_gpus_run_under_torchrun_and_a_container_comes_first():
     assert "export PTDPO=ptdpo\n" in script(rollout, "slurm.gpus=4", "rollout.engine=vllm")     # one process for all
     assert "export PTDPO=ptdpo\n" in script(job, "slurm.gpus=1")
     text = script(job, "slurm.stages.train.gpus=8", "slurm.cpus=32", "slurm.container=apptainer exec --nv a.sif")
-    assert ("export PTDPO='apptainer exec --nv a.sif torchrun --standalone --nproc-per-node=8 -m ptdpo_cli'\n"
+    assert ("export PTDPO='apptainer exec --nv a.sif torchrun --standalone --nproc-per-node=8 -m -- ptdpo_cli'\n"
             "export OMP_NUM_THREADS=4\n") in text
+
+
+def test_torchrun_takes_the_command_as_it_is():
+    """Its parser, as it would see the words of the script: `--run` is none of its own options."""
+    from torch.distributed.run import get_args_parser
+
+    text = script(ChainJob("train-0", "train", ("--iteration", "0")), "slurm.gpus=2")
+    (line,) = [line for line in text.splitlines() if line.startswith("export PTDPO=")]
+    words = shlex.split(line)[1].removeprefix("PTDPO=").split()
+    command = ["train", "--recipe", "a.yaml", "--run", "runs/a", "--iteration", "0"]
+    found = get_args_parser().parse_args([*words[1:], *command])
+    assert found.training_script == "ptdpo_cli" and found.module and found.training_script_args == command
 
 
 # --- submission -------------------------------------------------------------------------------------------------------

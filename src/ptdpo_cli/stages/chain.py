@@ -163,7 +163,8 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
         options.append(f"--array={','.join(map(str, job.tasks))}")
     options += asks["flags"] or []
     count = processes(recipe, job.stage)
-    command = f"torchrun --standalone --nproc-per-node={count} -m ptdpo_cli" if count > 1 else "ptdpo"
+    # Behind `--`: torchrun takes `--run` for an abbreviation of its own --run-path.
+    command = f"torchrun --standalone --nproc-per-node={count} -m -- ptdpo_cli" if count > 1 else "ptdpo"
     words = " ".join(filter(None, [asks["container"], command]))
     merged = [shlex.quote(str(run / one)) for one in job.arguments] if job.stage == "merge" else job.arguments
     above = [
