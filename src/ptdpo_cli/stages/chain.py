@@ -70,12 +70,9 @@ def find_finished(recipe: Recipe, run: Path, iterations: int) -> Finished:
     if problems is None:
         return Finished()
     found = Finished(hints=plan_build_hints(recipe, run, problems).finished() is not None)
-    for iteration in range(iterations, 0, -1):
-        if policies := lookup.policies_after(recipe, run, problems, iteration):
-            weights = policies[0].manifest.extra["weights"]
-            break
-    else:
-        iteration, weights = 0, None
+    policies = lookup.policies_by_iteration(recipe, run, problems)
+    iteration = max((i for i in policies if i <= iterations), default=0)
+    weights = policies[iteration][0].manifest.extra["weights"] if iteration else None
     found = replace(found, iteration=iteration)
     if iteration == iterations:
         return _find_evals(recipe, run, weights, found)
