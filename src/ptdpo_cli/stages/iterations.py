@@ -86,9 +86,11 @@ def are_rollouts_of(
     """Whether rollouts are what this recipe samples in an iteration, with these weights where they are known."""
 
     def belongs(manifest: Manifest) -> bool:
+        if manifest.section.get("iteration") != iteration or sampler not in (None, manifest.policy_hash):
+            return False
         limit = manifest.section.get("limit")
         plan = plan_rollout(recipe, run, problems, manifest.model, iteration=iteration, limit=limit)
-        return plan.key == manifest.input_key and sampler in (None, manifest.policy_hash)
+        return plan.key == manifest.input_key
 
     return belongs
 
@@ -112,8 +114,10 @@ def are_evals_of(recipe: Recipe, run: Path, problems: Artifact, weights: str) ->
     """Whether an evaluation is this recipe's, of a policy with these weights."""
 
     def belongs(manifest: Manifest) -> bool:
+        if manifest.policy_hash != weights:
+            return False
         plan = plan_eval(recipe, run, problems, manifest.model, limit=manifest.section.get("limit"))
-        return plan.key == manifest.input_key and manifest.policy_hash == weights
+        return plan.key == manifest.input_key
 
     return belongs
 
