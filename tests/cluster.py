@@ -151,7 +151,7 @@ def _is_ours(pid: int, folder: Path) -> bool:
         return False
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 300) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "waited in vain"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -77,7 +78,11 @@ def test_what_is_there_is_found(tmp_path):
     done("rollout", *settings, "--run", run, "--iteration", 0)
     done("score-ref", *settings, "--run", run, "--iteration", 0, "--shard", "0/2")
     assert find_finished(recipe, run, 2) == Finished(hints=True, rollouts=True, score_parts=frozenset({0}))
-    done("score-ref", *settings, "--run", run, "--iteration", 0)
+    on_two_gpus = load_recipe(RECIPE, [*SMALL, "slurm.shards=1", "slurm.gpus=2"])      # one task, two parts
+    assert find_finished(on_two_gpus, run, 2).score_parts == frozenset()
+    done("score-ref", *settings, "--run", run, "--iteration", 0, "--shard", "1/2")
+    assert find_finished(on_two_gpus, run, 2).score_parts == {0}
+    done("merge", run)
     assert find_finished(recipe, run, 2).scores
     done("train", *settings, "--run", run, "--iteration", 0)
     assert find_finished(recipe, run, 2) == Finished(hints=True, iteration=1)
@@ -117,12 +122,27 @@ def test_only_stages_with_a_model_ask_for_a_gpu():
     assert "set -- '/runs/my run/scores'\n" in script(ChainJob("merge-scores-0", "merge", ("scores",)))
 
 
-def test_training_on_several_gpus_runs_under_torchrun_and_a_container_comes_first():
+def test_several_gpus_run_under_torchrun_and_a_container_comes_first():
     job = ChainJob("train-0", "train", ("--iteration", "0"))
+    rollout = ChainJob("rollout-0", "rollout")
+    assert "--nproc-per-node=4" in script(rollout, "slurm.gpus=4")
+    assert "export PTDPO=ptdpo\n" in script(rollout, "slurm.gpus=4", "rollout.engine=vllm")     # one process for all
     assert "export PTDPO=ptdpo\n" in script(job, "slurm.gpus=1")
     text = script(job, "slurm.stages.train.gpus=8", "slurm.cpus=32", "slurm.container=apptainer exec --nv a.sif")
     assert ("export PTDPO='apptainer exec --nv a.sif torchrun --standalone --nproc-per-node=8 -m -- ptdpo_cli'\n"
             "export OMP_NUM_THREADS=4\n") in text
+
+
+def test_torchrun_takes_the_command_as_it_is():
+    """Its parser, as it would see the words of the script: `--run` is none of its own options."""
+    from torch.distributed.run import get_args_parser
+
+    text = script(ChainJob("train-0", "train", ("--iteration", "0")), "slurm.gpus=2")
+    (line,) = [line for line in text.splitlines() if line.startswith("export PTDPO=")]
+    words = shlex.split(line)[1].removeprefix("PTDPO=").split()
+    command = ["train", "--recipe", "a.yaml", "--run", "runs/a", "--iteration", "0"]
+    found = get_args_parser().parse_args([*words[1:], *command])
+    assert found.training_script == "ptdpo_cli" and found.module and found.training_script_args == command
 
 
 # --- submission -------------------------------------------------------------------------------------------------------

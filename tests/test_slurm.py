@@ -133,7 +133,7 @@ def test_a_chain_with_a_requeued_and_a_killed_task_ends_as_one_by_hand(cluster, 
     third = submit(cluster, file, run)
     assert {job["state"] for job in third} == {"queued before"}
     assert set(numbers(third).items()) <= set(numbers(second).items())
-    slurm.wait_for(lambda: not queue(cluster), 240)
+    slurm.wait_for(lambda: not queue(cluster))
     assert submit(cluster, file, run) == []
 
     expected = by_hand(file, tmp_path / "hand")

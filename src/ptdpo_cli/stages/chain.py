@@ -70,24 +70,20 @@ def find_finished(recipe: Recipe, run: Path, iterations: int) -> Finished:
     if problems is None:
         return Finished()
     found = Finished(hints=plan_build_hints(recipe, run, problems).finished() is not None)
-    for iteration in range(iterations, 0, -1):
-        if policies := lookup.policies_after(recipe, run, problems, iteration):
-            weights = policies[0].manifest.extra["weights"]
-            break
-    else:
-        iteration, weights = 0, None
+    policies = lookup.policies_by_iteration(recipe, run, problems)
+    iteration = max((i for i in policies if i <= iterations), default=0)
+    weights = policies[iteration][0].manifest.extra["weights"] if iteration else None
     found = replace(found, iteration=iteration)
     if iteration == iterations:
         return _find_evals(recipe, run, weights, found)
     are_rollouts = lookup.are_rollouts_of(recipe, run, problems, iteration, sampler=weights)
     rollouts = lookup.finished(run, "rollouts", are_rollouts)
     if not rollouts:
-        count = shards_of(recipe, "rollout")
-        return replace(found, rollout_parts=_parts(run, "rollouts", are_rollouts, count))
+        return replace(found, rollout_parts=_tasks_done(recipe, run, "rollout", "rollouts", are_rollouts))
     are_scores = lookup.are_scores_of(recipe, rollouts[0])
     scores = lookup.finished(run, "scores", are_scores)
-    count = shards_of(recipe, "score-ref")
-    return replace(found, rollouts=True, scores=bool(scores), score_parts=_parts(run, "scores", are_scores, count))
+    tasks = _tasks_done(recipe, run, "score-ref", "scores", are_scores)
+    return replace(found, rollouts=True, scores=bool(scores), score_parts=tasks)
 
 
 def _find_evals(recipe: Recipe, run: Path, weights: str, found: Finished) -> Finished:
@@ -95,13 +91,15 @@ def _find_evals(recipe: Recipe, run: Path, weights: str, found: Finished) -> Fin
     if problems is None:
         return found
     are_evals = lookup.are_evals_of(recipe, run, problems, weights)
-    count = shards_of(recipe, "eval")
     evals = lookup.finished(run, "evals", are_evals)
-    return replace(found, evals=bool(evals), eval_parts=_parts(run, "evals", are_evals, count))
+    return replace(found, evals=bool(evals), eval_parts=_tasks_done(recipe, run, "eval", "evals", are_evals))
 
 
-def _parts(run: Path, kind: str, belongs: lookup.Belongs, count: int | None) -> frozenset[int]:
-    return frozenset(lookup.finished_parts(run, kind, belongs, count=count) if count else ())
+def _tasks_done(recipe: Recipe, run: Path, stage: str, kind: str, belongs: lookup.Belongs) -> frozenset[int]:
+    """The tasks of a stage's array that have nothing left to do: each process of a task makes a part of its own."""
+    shards, each = shards_of(recipe, stage) or 0, processes(recipe, stage)
+    parts = lookup.finished_parts(run, kind, belongs, count=shards * each)
+    return frozenset(task for task in range(shards) if parts >= set(range(task * each, (task + 1) * each)))
 
 
 def shards_of(recipe: Recipe, stage: str) -> int | None:
@@ -161,9 +159,9 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
     if job.tasks is not None:
         options.append(f"--array={','.join(map(str, job.tasks))}")
     options += asks["flags"] or []
-    n = _processes(recipe, job.stage, asks["gpus"] or 0)
-    # The `--`, because torchrun would take `--run` for an abbreviation of its own `--run-path`.
-    command = f"torchrun --standalone --nproc-per-node={n} -m -- ptdpo_cli" if n > 1 else "ptdpo"
+    count = processes(recipe, job.stage)
+    # Behind `--`: torchrun takes `--run` for an abbreviation of its own --run-path.
+    command = f"torchrun --standalone --nproc-per-node={count} -m -- ptdpo_cli" if count > 1 else "ptdpo"
     words = " ".join(filter(None, [asks["container"], command]))
     merged = [shlex.quote(str(run / one)) for one in job.arguments] if job.stage == "merge" else job.arguments
     above = [
@@ -172,7 +170,7 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
         f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
         f"export RECIPE={shlex.quote(str(recipe_file))} RUN={shlex.quote(str(run))} SHARDS={job.shards}",
         f"export PTDPO={shlex.quote(words)}",
-        *([f"export OMP_NUM_THREADS={max(1, (asks['cpus'] or 1) // n)}"] if n > 1 else []),
+        *([f"export OMP_NUM_THREADS={max(1, (asks['cpus'] or 1) // count)}"] if count > 1 else []),
         *(asks["setup"] or []),
         f"set -- {' '.join(merged)}",
     ]
@@ -180,12 +178,12 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
     return head + "\n".join(above) + "\n" + _MARK + body
 
 
-def _processes(recipe: Recipe, stage: str, gpus: int) -> int:
-    """One per GPU, or per group of GPUs that share one copy of vLLM."""
+def processes(recipe: Recipe, stage: str) -> int:
+    """How many processes a job has: one per GPU; where vLLM spreads one copy over the GPUs, one."""
     if stage not in _WITH_MODEL:
         return 1
-    samples = stage in ("rollout", "eval") and recipe.rollout.engine == "vllm"
-    return gpus // (recipe.vllm.tensor_parallel if samples else 1)
+    is_spread = stage in ("rollout", "eval") and recipe.rollout.engine == "vllm" and recipe.vllm.tensor_parallel > 1
+    return 1 if is_spread else max(1, _resources(recipe, stage)["gpus"] or 0)
 
 
 def _resources(recipe: Recipe, stage: str) -> dict:

@@ -37,9 +37,9 @@ def find_policy(work: Workspace, iteration: int) -> str:
 
 
 def _find_policy(work: Workspace, iteration: int) -> Artifact:
-    found = policies_after(work.recipe, work.run, work.problems, iteration, base=work.base_hashes["weights"])
+    policies = policies_by_iteration(work.recipe, work.run, work.problems, base=work.base_hashes["weights"])
     what = f"policy after {iteration} {'iteration' if iteration == 1 else 'iterations'}"
-    return _only(found, work.run, what, f"train --iteration {iteration - 1}", "--policy DIR")
+    return _only(policies.get(iteration, []), work.run, what, f"train --iteration {iteration - 1}", "--policy DIR")
 
 
 def find_rollouts(work: Workspace, iteration: int) -> Artifact:
@@ -86,9 +86,11 @@ def are_rollouts_of(
     """Whether rollouts are what this recipe samples in an iteration, with these weights where they are known."""
 
     def belongs(manifest: Manifest) -> bool:
+        if manifest.section.get("iteration") != iteration or sampler not in (None, manifest.policy_hash):
+            return False
         limit = manifest.section.get("limit")
         plan = plan_rollout(recipe, run, problems, manifest.model, iteration=iteration, limit=limit)
-        return plan.key == manifest.input_key and sampler in (None, manifest.policy_hash)
+        return plan.key == manifest.input_key
 
     return belongs
 
@@ -112,44 +114,51 @@ def are_evals_of(recipe: Recipe, run: Path, problems: Artifact, weights: str) ->
     """Whether an evaluation is this recipe's, of a policy with these weights."""
 
     def belongs(manifest: Manifest) -> bool:
+        if manifest.policy_hash != weights:
+            return False
         plan = plan_eval(recipe, run, problems, manifest.model, limit=manifest.section.get("limit"))
-        return plan.key == manifest.input_key and manifest.policy_hash == weights
+        return plan.key == manifest.input_key
 
     return belongs
 
 
-def policies_after(
-    recipe: Recipe, run: Path, problems: Artifact, iteration: int, *, base: str | None = None
-) -> list[Artifact]:
-    """The policies after so many iterations of this recipe, one of each that have the same weights."""
-    section = json.loads(canonical(train_section(recipe) | {"iteration": iteration}))
-    found = finished(run, "policy", lambda manifest: (manifest.section, manifest.seed) == (section, recipe.seed))
-    policies, rollouts = finished(run, "policy"), finished(run, "rollouts")
-    different = {}
-    for policy in found:
-        its_base, its_problems = _origin(policy, policies, rollouts)
+def policies_by_iteration(
+    recipe: Recipe, run: Path, problems: Artifact, *, base: str | None = None
+) -> dict[int, list[Artifact]]:
+    """The policies of this recipe by the iterations they have behind them, one of each that have the same weights."""
+    section = json.loads(canonical(train_section(recipe)))
+    policies = finished(run, "policy")
+    by_weights = {policy.manifest.extra.get("weights"): policy.manifest for policy in policies}
+    sampled = {rollouts.content_hash: rollouts.manifest.inputs["problems"] for rollouts in finished(run, "rollouts")}
+    found: dict[int, dict[str, Artifact]] = {}
+    for policy in policies:
+        manifest = policy.manifest
+        iteration = manifest.section.get("iteration")
+        if (manifest.section, manifest.seed) != (section | {"iteration": iteration}, recipe.seed):
+            continue
+        its_base, its_problems = _origin(manifest, by_weights, sampled)
         # What is no longer in the run contradicts nothing.
         is_of_base = None in (base, its_base) or base == its_base
         if is_of_base and its_problems in (None, problems.content_hash):
-            different[policy.manifest.extra["weights"]] = policy
-    return list(different.values())
+            found.setdefault(iteration, {})[manifest.extra["weights"]] = policy
+    return {iteration: list(different.values()) for iteration, different in found.items()}
 
 
-def _origin(policy: Artifact, policies: list[Artifact], rollouts: list[Artifact]) -> tuple[str | None, str | None]:
+def _origin(
+    manifest: Manifest, by_weights: dict[str, Manifest], sampled: dict[str, str]
+) -> tuple[str | None, str | None]:
     """sha256 of the base model's weights and content hash of the problems, as far back as the run says."""
-    manifest = policy.manifest
-    if "rollouts" not in manifest.inputs:       # the loop's
-        return manifest.model["weights"], manifest.inputs["problems"]
-    sampled = (r for r in rollouts if r.content_hash == manifest.inputs["rollouts"])
-    problems = next((r.manifest.inputs["problems"] for r in sampled), None)
-    if manifest.section["iteration"] == 1:
-        return manifest.policy_hash, problems
-    before = (p for p in policies if p.manifest.extra.get("weights") == manifest.policy_hash)
-    earlier = next(before, None)
-    if earlier is None:
-        return None, problems
-    base, problems_before = _origin(earlier, policies, rollouts)
-    return base, problems or problems_before
+    problems = None
+    while "rollouts" in manifest.inputs:        # one update of a chain
+        problems = problems or sampled.get(manifest.inputs["rollouts"])
+        iteration = manifest.section["iteration"]
+        if iteration == 1:
+            return manifest.policy_hash, problems
+        earlier = by_weights.get(manifest.policy_hash)
+        if earlier is None or earlier.section.get("iteration") != iteration - 1:
+            return None, problems
+        manifest = earlier
+    return manifest.model["weights"], problems or manifest.inputs["problems"]       # of the loop
 
 
 def _only(found: list[Artifact], run: Path, what: str, command: str, option: str) -> Artifact:

@@ -43,11 +43,9 @@ def merge(path: Path | str) -> list[dict]:
     there = _artifacts_below(path)
     rows, faults = [], []
     for one in there:
-        if not parts_dir(one).is_dir():
-            rows.append(_row(Artifact.open(one)))
-            continue
         try:
-            rows.append(_merge_one(one))
+            has_parts = parts_dir(one).is_dir()
+            rows.append(_merge_one(one) if has_parts else _row(Artifact.open(one, check_files=False)))
         except ArtifactError as fault:
             faults.append(fault)
     if faults:
@@ -62,10 +60,12 @@ def merge(path: Path | str) -> list[dict]:
 
 
 def render_merge(rows: list[dict], console: Console) -> None:
-    """One line per artifact."""
-    for row in rows:
-        done = f"joined {row['parts']} parts" if row["parts"] else "already whole"
-        console.print(Text(f"{row['path']}  {row['content_hash'][:8]}  {done}"))
+    """One line per artifact that was joined, or how many were whole already."""
+    joined = [row for row in rows if row["parts"]]
+    for row in joined:
+        console.print(Text(f"{row['path']}  {row['content_hash'][:8]}  joined {row['parts']} parts"))
+    if not joined:
+        console.print(f"nothing to join; whole already: {len(rows)}")
 
 
 def _artifacts_below(path: Path) -> list[Path]:
