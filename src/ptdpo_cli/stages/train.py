@@ -749,7 +749,9 @@ class MetricsLog:
         self.path = metrics_file(run)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for line in read_metrics(self.path) if line["iteration"] <= done]
-        self.artifacts = [line["artifacts"] for line in lines[-recipe.train.keep_iterations :]]
+        # Those of all iterations that are still there: a kill may have come between a line and its cleaning up.
+        made = [line["artifacts"] for line in lines]
+        self.artifacts = [names for names in made if any((run / name).exists() for name in names)]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         os.replace(temporary, self.path)
