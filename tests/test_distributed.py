@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
+import families
 import ranks as worker
 from command import jsonl, png
 from conftest import SMALL
@@ -159,3 +160,28 @@ def wait_for(condition, job) -> None:
     while not condition():
         assert time.monotonic() < give_up and (job is None or job.poll() is None)
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("strategy", "setting", "file", "tolerance"), [
+    ("fsdp2", "lora.rank=4", "adapter_model.safetensors", 1e-5),
+    ("ddp", "model.dtype=bfloat16", "model.safetensors", 1e-2),     # gradients of peers are added in bfloat16
+])  # fmt: skip
+def test_lora_and_bfloat16_with_master_weights_among_ranks(tmp_path, strategy, setting, file, tolerance):
+    """What one process trains, with problems without, with one and with several pictures; and it resumes."""
+    settings = (
+        "prompt.instruction=''", f"model.path={families.folder('qwen2_5_vl')}", setting,
+        "rollout.problems_per_iteration=4", "rollout.rollouts_per_problem=2", "rollout.problems_per_shard=2",
+        "rollout.max_new_tokens=8", "teacher.top_k=10", "train.iterations=2", "train.checkpoint_every=1",
+        "train.learning_rate=1e-4", "train.kl_weight=0.01", "train.trackers=[]",
+        f"data.name={families.mixed_data(tmp_path)}",
+    )  # fmt: skip
+    words = [word for one in (*settings, f"distributed.strategy={strategy}") for word in ("--set", one)]
+    command = ("-m", "--", "ptdpo_cli", "train", "--run", tmp_path / "two", *words)
+    # A process group may end in a SIGABRT of torch after all is saved: what counts is what lies on disk.
+    torchrun(2, *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(timeout=120)
+    recipe = load_recipe(None, list(settings))
+    one, two = alone(recipe, tmp_path / "one").path, final(tmp_path / "two")
+    assert json.loads((two / "trainer.json").read_text())["updates"] == 2
+    assert difference(*(safetensors.torch.load_file(path / file) for path in (one, two))) < tolerance
+    longer = alone(load_recipe(None, [*settings, "train.iterations=3"]), tmp_path / "two")
+    assert longer.manifest.counts["iteration"] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,37 +182,23 @@ class Doubling:
         return features
 
 
-def test_doubled_image_tokens_of_a_processor(tmp_path, small_recipe, monkeypatch):
-    """The fault of a processor that is fed text in which the placeholders are expanded already."""
+def test_doubled_image_tokens(tmp_path, small_recipe, monkeypatch):
+    """The fault of a processor that is fed text in which the placeholders are expanded already.
+
+    They are counted against what the vision tower returns; and no prompt is built of them.
+    """
     policy = load_policy("tiny-base")
-    doubled = type(policy)(policy.model, Doubling(policy.processor), policy.path, policy.hashes)
-    monkeypatch.setattr(Workspace, "policy", lambda self, path, guard=True: doubled)
+    doubled = replace(policy, processor=Doubling(policy.processor))
+    monkeypatch.setattr(Workspace, "policy", lambda self, path: doubled)
     result = doctor.diagnose(small_recipe(), tmp_path)
     lines = {line["name"]: line for line in result["checks"]}
-    assert result["verdict"] == "fail" and lines["prompts"]["verdict"] == "fail"
+    assert result["verdict"] == "fail" and failing(lines) == {"image tokens", "prompts"}
+    assert "48×48: 18 tokens, 9 features" in lines["image tokens"]["found"]
     assert "image tokens and image features differ" in lines["prompts"]["found"]
 
 
-def test_image_tokens_are_counted_in_a_real_forward():
-    """A prompt that was built in spite of it all, its image tokens doubled, against what the vision tower returns."""
-    from dataclasses import replace
-
-    policy = load_policy("tiny-base")
-    (prompt,) = build_prompts(
-        policy, [Context("p", "What?", (png(64, 48),))], instruction="", max_tokens=99, max_pixels=10**6
-    )
-    assert checks.image_tokens(policy, [prompt]).verdict == "ok"
-    twice = 1 + prompt.type_ids_L
-    doubled = replace(prompt, token_ids_L=prompt.token_ids_L.repeat_interleave(twice),
-                      type_ids_L=prompt.type_ids_L.repeat_interleave(twice))
-    check = checks.image_tokens(policy, [doubled])
-    assert check.verdict == "fail" and "24 tokens, 12 features" in check.found
-
-
-def test_positions_that_count_the_picture_as_text(monkeypatch):
+def test_positions_that_count_the_picture_as_text():
     """The fault of packed data: one-dimensional positions."""
-    from dataclasses import replace
-
     policy = load_policy("tiny-base")
     (prompt,) = build_prompts(
         policy, [Context("p", "What?", (png(64, 48),))], instruction="", max_tokens=99, max_pixels=10**6
@@ -295,7 +282,7 @@ def test_a_sampler_that_disagrees(tmp_path, small_recipe, monkeypatch):
             return [Sample(s.token_ids_T, s.logprobs_T - 0.01, s.top_ids_TK, s.finish_reason)
                     for s in super().sample(requests, sampling)]
 
-    monkeypatch.setattr(doctor, "_engine", lambda recipe, policy: Forgetful(policy))
+    monkeypatch.setattr(doctor, "open_engine", lambda recipe, policy: Forgetful(policy))
     lines = {line["name"]: line for line in doctor.diagnose(small_recipe(), tmp_path)["checks"]}
     assert lines["sampler and trainer"]["verdict"] == "fail"
     assert "train.mismatch_correction" in lines["sampler and trainer"]["hint"]

@@ -302,6 +302,16 @@ def test_the_tested_families_pass_the_probe_too(family, monkeypatch):
     load_policy(families.folder(family))
 
 
+def test_ddp_is_refused_where_parameters_may_lie_idle():
+    """CLIP's last norm is used by no forward: DDP would leave the gradients in its bucket unsent, and say nothing."""
+    from ptdpo_cli.models.parallel import Ranks, share
+
+    policy = load_policy(families.folder("llava"))
+    with pytest.raises(UsageError, match="llava are not supported with DDP") as error:
+        share(policy, Ranks(0, 2), "ddp", lambda model, **_: model)
+    assert "distributed.strategy=fsdp2" in str(error.value)
+
+
 # --- out of memory ----------------------------------------------------------------------------------------------------
 
 
@@ -358,3 +368,18 @@ def test_other_runtime_errors_are_left_alone():
         raise RuntimeError("shape mismatch")
     with pytest.raises(PtdpoError, match="out of memory in rollout"), memory_for("rollout", rows=1, tokens=2, keys="x"):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory")
+
+
+def test_the_hub_s_older_layout_opens_as_well(tmp_path):
+    """Published Qwen2.5-VL folders have preprocessor_config.json and the template in chat_template.json."""
+    new, old = Path(families.folder("qwen2_5_vl")), tmp_path / "old"
+    shutil.copytree(new, old)
+    config = json.loads((old / "processor_config.json").read_text())
+    (old / "processor_config.json").unlink()
+    (old / "preprocessor_config.json").write_text(
+        json.dumps(config["image_processor"] | {"processor_class": "Qwen2_5_VLProcessor"})
+    )
+    template = (old / "chat_template.jinja").read_text()
+    (old / "chat_template.jinja").unlink()
+    (old / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert load_policy(old).hashes == load_policy(new).hashes

@@ -29,7 +29,7 @@ def weight_after(recipe, monkeypatch) -> torch.Tensor:
 
     monkeypatch.setattr(train, "accumulate_gradients", push)
     for _ in range(STEPS):
-        train._step(recipe, state, [], 1.0)
+        train._step(recipe, state, [], 1.0, None)
     assert learning_rate(recipe.train, state.updates) == RATE
     return parameters["model.language_model.norm.weight"].detach()
 

@@ -223,35 +223,41 @@ def picture_geometry(policy: Policy, instruction: str = "") -> Check:
 
 
 @torch.no_grad()
-def image_tokens(policy: Policy, prompts: Sequence[Prompt]) -> Check:
-    """As many image tokens in each prompt as the vision tower really returns features, in a forward that is run."""
-    counts = [(prompt, prompt.n_image_tokens, _features(policy.model, prompt)) for prompt in prompts]
-    wrong = [(p, tokens, features) for p, tokens, features in counts if tokens != features]
-    say = "; ".join(f"{_sizes(p)}: {tokens} tokens, {features} features" for p, tokens, features in wrong or counts)
+def image_tokens(policy: Policy, pictures: Sequence[Sequence[Image.Image]]) -> Check:
+    """As many image tokens in the processor's prompt as the vision tower really returns features, in a forward.
+
+    `pictures` are those of each prompt.
+    """
+    counts = []
+    for images in pictures:
+        text = _render(policy, n_images=len(images))
+        features = policy.processor(text=[text], images=list(images) or None, return_tensors="pt")
+        n_tokens = int(features["input_ids"].eq(policy.model.config.image_token_id).sum())
+        counts.append((_sizes(images), n_tokens, _n_features(policy.model, features)))
+    wrong = [count for count in counts if count[1] != count[2]]
     return judge(
         "image tokens",
         not wrong,
-        say or "no pictures",
+        "; ".join(f"{sizes}: {tokens} tokens, {features} features" for sizes, tokens, features in wrong or counts),
         expected="one image token per feature of the vision tower",
         hint="placeholders were expanded twice, or processor and vision tower disagree: see `picture geometry`",
         largest=max((tokens for _, tokens, _ in counts), default=0),
     )
 
 
-def _features(model, prompt: Prompt) -> int:
+def _n_features(model, features) -> int:
     """How many vectors the vision tower returns for the pictures of a prompt."""
-    if prompt.pixel_values is None:
+    inputs = {name: features[name].to(model.device) for name in ("pixel_values", "image_grid_thw") if name in features}
+    if not inputs:
         return 0
-    output = model.model.get_image_features(
-        pixel_values=prompt.pixel_values.to(model.device), image_grid_thw=prompt.image_grid_thw.to(model.device)
-    )
+    output = model.model.get_image_features(**inputs)
     parts = getattr(output, "pooler_output", output)
     parts = parts if isinstance(parts, (tuple, list)) else [parts]
     return sum(part.numel() // part.shape[-1] for part in parts)
 
 
-def _sizes(prompt: Prompt) -> str:
-    return " + ".join(f"{image.width}×{image.height}" for image in prompt.images) or "no picture"
+def _sizes(images: Sequence[Image.Image]) -> str:
+    return " + ".join(f"{image.width}×{image.height}" for image in images) or "no picture"
 
 
 def pixel_limits(processor) -> tuple[int, int] | None:
@@ -350,7 +356,7 @@ def _jumps(prompt: Prompt) -> list[int]:
     """Where text after a picture does not start at the largest position so far + 1."""
     types, positions_3L = prompt.type_ids_L, prompt.positions_3L
     after = [i for i in range(1, len(types)) if types[i] == 0 and types[i - 1] == 1]
-    return [i for i in after if positions_3L[:, i].tolist() != [int(positions_3L[:, :i].max()) + 1] * 3]
+    return [i for i in after if positions_3L[:, i].tolist() != [int(positions_3L[:, :i].max()) + 1] * len(positions_3L)]
 
 
 @torch.no_grad()
@@ -360,13 +366,14 @@ def _plain_logprobs(policy: Policy, prompt: Prompt, response_ids_T: np.ndarray) 
     response_T = torch.from_numpy(np.asarray(response_ids_T)).long()
     ids_1L = torch.cat([prompt.token_ids_L, response_T])[None].to(device)
     types_1L = torch.cat([prompt.type_ids_L, torch.zeros_like(response_T)])[None].to(device)
+    types = {"mm_token_type_ids": types_1L} if len(prompt.positions_3L) == 3 else {}    # only M-RoPE reads them
     pictures = {
         name: tensor.to(device)
         for name in ("pixel_values", "image_grid_thw")
         if (tensor := getattr(prompt, name)) is not None
     }
     logits_1LV = policy.model(
-        input_ids=ids_1L, attention_mask=torch.ones_like(ids_1L), mm_token_type_ids=types_1L, **pictures
+        input_ids=ids_1L, attention_mask=torch.ones_like(ids_1L), **types, **pictures
     ).logits
     logits_TV = logits_1LV[0, n_prompt - 1 : -1].float()
     logits_TV[:, policy.media_ids] = float("-inf")

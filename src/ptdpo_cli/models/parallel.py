@@ -1,6 +1,6 @@
 """Several processes that train one policy: who this one is, and its model, whole (DDP) or in parts (FSDP2).
 
-Started by `torchrun … -m ptdpo_cli train`. Every process reads the same artifacts and updates on its own share of a
+Started by `torchrun … -m -- ptdpo_cli train`. Every process reads the same artifacts and updates on its own share of a
 step; sums are divided by counts over all of them, so that the number of processes changes nothing but rounding.
 """
 
@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from ptdpo_cli import signals
 from ptdpo_cli.errors import PtdpoError, Terminated, UsageError
 from ptdpo_cli.models.load import Policy
+from ptdpo_cli.models.support import TESTED
 
 _STOP_TIMEOUT_S = 60.0
 _control = None  # a gloo group for small talk, beside the group that moves gradients
@@ -122,10 +123,14 @@ def leave() -> None:
 def look_at_nothing(model: nn.Module) -> torch.Tensor:
     """The vision tower over the smallest black picture, as one number: its parameters take part, and add nothing."""
     vision = model.config.vision_config
-    merge = vision.spatial_merge_size
-    pixels = torch.zeros(merge**2, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
-    grid = torch.tensor([[1, merge, merge]])
-    seen = model.model.get_image_features(pixels.to(model.device), grid.to(model.device), return_dict=True)
+    if hasattr(vision, "spatial_merge_size"):  # pictures of any size, cut into patches
+        merge = vision.spatial_merge_size
+        pixels = torch.zeros(merge**2, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
+        picture = {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, merge, merge]])}
+    else:
+        picture = {"pixel_values": torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size)}
+    picture = {name: tensor.to(model.device) for name, tensor in picture.items()}
+    seen = model.model.get_image_features(**picture, return_dict=True)
     leaves = [leaf for leaf in tree_leaves(dict(seen)) if torch.is_tensor(leaf) and leaf.is_floating_point()]
     return sum(leaf.sum() for leaf in leaves)
 
@@ -146,8 +151,20 @@ def share(
         return trained, fully_shard(as_module(trained, is_shared=True), mesh=mesh)
     if strategy == "ddp":
         module = as_module(policy.model, is_shared=True)
+        _require_no_idle_parameters(policy.model)
         return policy.model, nn.parallel.DistributedDataParallel(module)
     return policy.model, as_module(policy.model)
+
+
+def _require_no_idle_parameters(model: nn.Module) -> None:
+    """DDP never sends a bucket with a parameter that no forward uses (CLIP has one), so that peers would part."""
+    if model.config.model_type not in TESTED:
+        raise UsageError(
+            f"models of type {model.config.model_type} are not supported with DDP",
+            expected=", ".join(TESTED),
+            found="a model that may have parameters which no forward uses",
+            hint="`--set distributed.strategy=fsdp2`",
+        )
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
@@ -178,7 +195,8 @@ def strategy_of(name: str, ranks: Ranks) -> str:
         raise UsageError(
             f"distributed.strategy = {name} needs several processes",
             found="one process",
-            hint="start it with `torchrun --standalone --nproc_per_node 2 -m ptdpo_cli train …`, or leave the key out",
+            hint="start it with `torchrun --standalone --nproc-per-node 2 -m -- ptdpo_cli train …`, "
+            "or train in one process: `--set distributed.strategy=auto`",
         )
     if ranks.world > 1 and name == "none":
         raise UsageError(

@@ -179,11 +179,12 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
 
 
 def processes(recipe: Recipe, stage: str) -> int:
-    """How many processes a job has, one per GPU; vLLM is one, and spreads itself over the GPUs."""
-    is_vllm = stage in ("rollout", "eval") and recipe.rollout.engine != "hf"
-    if stage not in _WITH_MODEL or is_vllm:
+    """How many processes a job has: one per GPU, or per group of GPUs that share one copy of vLLM."""
+    if stage not in _WITH_MODEL:
         return 1
-    return max(1, _resources(recipe, stage)["gpus"] or 0)
+    is_vllm = stage in ("rollout", "eval") and recipe.rollout.engine != "hf"
+    gpus = _resources(recipe, stage)["gpus"] or 0
+    return max(1, gpus // (recipe.vllm.tensor_parallel if is_vllm else 1))
 
 
 def _resources(recipe: Recipe, stage: str) -> dict:

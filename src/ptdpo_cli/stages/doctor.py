@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -31,13 +32,15 @@ from rich.text import Text
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, replace_synced
-from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
+from ptdpo_cli.datasets.images import decode_rgb
+from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed, open_engine
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models import checks
 from ptdpo_cli.models.checks import Check, judge
 from ptdpo_cli.models.inputs import Prompt, build_batch
 from ptdpo_cli.models.load import Policy, require_same_interface, resolve
 from ptdpo_cli.models.logprobs import for_each_chunk, token_logprobs
+from ptdpo_cli.models.lora import adapter_off
 from ptdpo_cli.models.processor import load_processor
 from ptdpo_cli.objectives import coarse_logprobs, jensen_shannon
 from ptdpo_cli.recipe import Recipe
@@ -66,14 +69,14 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
 
     Errors: none; a check that cannot be made, for whatever reason, is a line that failed.
     """
-    work, sheet = Workspace(recipe, run), _Sheet()
+    work, sheet = Workspace(recipe, run, guard=False), _Sheet()
     sheet.lines += [*versions(recipe), *device(recipe)]
 
-    policy = sheet.have("model", lambda: work.policy(path or recipe.model.path, guard=False), partial(_about, "model"))
+    policy = sheet.have("model", lambda: work.policy(path or recipe.model.path), partial(_about, "model"))
     reference = policy
     if path is not None:
         reference = sheet.have(
-            "reference", lambda: work.policy(recipe.model.path, guard=False), partial(_about, "reference")
+            "reference", lambda: work.policy(recipe.model.path), partial(_about, "reference")
         )
     for name, check in checks.INTERFACE.items():
         sheet.check(name, partial(check, instruction=recipe.prompt.instruction), policy)
@@ -84,26 +87,29 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     sheet.check("grader", grader, rows)
     sheet.check("media tokens in text", media_tokens, policy, rows)
     chosen = sheet.have("data", choose, None, rows)
+    pictures = sheet.have("data", partial(pictures_of, recipe), None, chosen)
+    sheet.check("image tokens", checks.image_tokens, policy, pictures)
     hints = sheet.have("hints", hints_of, None, chosen)
     book = sheet.have("prompts", partial(PromptBook, recipe), None, policy, chosen, hints)
-    prompts = sheet.have("prompts", lambda b: b.students(b.problems), partial(lengths, recipe, policy), book)
-    sheet.check("image tokens", checks.image_tokens, policy, prompts)
+    prompts = sheet.have(
+        "prompts", lambda b: b.students(b.fitting(b.problems)), partial(lengths, recipe, policy), book
+    )
     sheet.check("picture grids", checks.picture_grids, policy, prompts)
 
-    engine = sheet.have("engine", partial(_engine, recipe), None, policy)
+    engine = sheet.have("engine", partial(open_engine, recipe), None, policy)
     rollouts = sheet.have("engine", partial(sample, recipe), _describe_samples, engine, prompts)
     sheet.check("sampler and trainer", partial(agreement, recipe), policy, prompts, rollouts)
     sheet.check("positions", partial(positions, recipe), policy, prompts, rollouts)
 
-    teacher = reference if recipe.needs_teacher else None
     if not recipe.needs_teacher:
         sheet.lines.append(Check("teacher", "skipped", "train.distill_weight is 0: there is none"))
     else:
-        theirs = sheet.have("teacher", partial(PromptBook, recipe), None, teacher, chosen, hints)
-        sheet.check("uniform teacher", uniform, teacher, theirs, rollouts)
-        sheet.check("teacher = student", partial(itself, recipe), teacher, theirs, rollouts)
-        sheet.check("blind teacher", partial(blind, recipe), teacher, theirs, rollouts)
-        sheet.check("hint changes the teacher", partial(hinted, recipe), teacher, theirs, rollouts)
+        theirs = sheet.have("teacher", partial(PromptBook, recipe), None, reference, chosen, hints)
+        with nullcontext() if policy is None else adapter_off(policy):  # with LoRA they may be one model
+            sheet.check("uniform teacher", uniform, reference, theirs, rollouts)
+            sheet.check("teacher = student", partial(itself, recipe), reference, theirs, rollouts)
+            sheet.check("blind teacher", partial(blind, recipe), reference, theirs, rollouts)
+            sheet.check("hint changes the teacher", partial(hinted, recipe), reference, theirs, rollouts)
 
     needed = sheet.have("estimate", estimate, None, recipe)
     sheet.check("disk", partial(disk, run), needed)
@@ -272,17 +278,24 @@ def disk(run: Path, needed: dict) -> Check:
 
 
 def memory(needed: dict) -> Check:
-    """The estimate at the worst against what there is: a fault when what is always held does not fit."""
+    """The estimate at the worst against what there is: a fault when what is always held does not fit.
+
+    vLLM's share of a GPU stands beside what is always held, and beside the peak too where it does not sleep.
+    """
     found, there = needed["memory_bytes"], _memory_bytes()
-    always, peak = readable_size(found["always"]), readable_size(found["peak"])
+    share = found.get("vllm_share", 0.0) * there
+    always, peak = found["always"] + share, found["peak"] + (0 if found.get("vllm_sleeps", True) else share)
+    worst = max(always, peak)
+    vllm = f" (vLLM {readable_size(share)})" if share else ""
     return judge(
-        "memory", found["peak"] <= there,
-        f"{always} always, at most {peak}, in {found['peak_of']}; {readable_size(there)} there",
-        otherwise="fail" if found["always"] > there else "warn",
-        expected=peak,
+        "memory", worst <= there,
+        f"{readable_size(always)} always{vllm}, at most {readable_size(worst)}, in {found['peak_of']}; "
+        f"{readable_size(there)} there",
+        otherwise="fail" if always > there else "warn",
+        expected=readable_size(worst),
         hint="`ptdpo estimate` says what takes it; lower train.tokens_per_micro_batch, train.logits_per_chunk or "
         "rollout.problems_per_shard, or use more GPUs",
-        needed_bytes=found["peak"], there_bytes=there)
+        needed_bytes=worst, there_bytes=there)
 
 
 def _existing(path: Path) -> Path:
@@ -333,6 +346,12 @@ def choose(rows: list[Problem]) -> list[Problem]:
 def _pixels(data: bytes) -> int:
     with Image.open(io.BytesIO(data)) as image:
         return image.width * image.height
+
+
+def pictures_of(recipe: Recipe, rows: list[Problem]) -> list[list[Image.Image]]:
+    """The decoded pictures of each problem."""
+    limit = recipe.data.max_image_pixels
+    return [[decode_rgb(data, where=row.problem_id, max_pixels=limit) for data in row.images] for row in rows]
 
 
 def hints_of(rows: Iterable[Problem]) -> dict[str, str]:
@@ -395,13 +414,6 @@ def grader(rows: list[Problem]) -> Check:
 # --- sampler and trainer ----------------------------------------------------------------------------------------------
 
 
-def _engine(recipe: Recipe, policy: Policy) -> Engine:
-    """What the recipe samples with."""
-    from ptdpo_cli.engines.hf import HfEngine
-
-    return HfEngine(policy)
-
-
 def sample(recipe: Recipe, engine: Engine, prompts: list[Prompt]) -> list[Rollout]:
     """A few rollouts per prompt, short ones; an engine that read other ids than the processor's refuses."""
     settings = recipe.rollout
@@ -409,10 +421,12 @@ def sample(recipe: Recipe, engine: Engine, prompts: list[Prompt]) -> list[Rollou
                 for prompt in prompts for g in range(_ROLLOUTS)]
     k = recipe.teacher.top_k if recipe.needs_teacher else 0
     sampling = Sampling(min(settings.max_new_tokens, _RESPONSE_TOKENS), settings.temperature, settings.top_p, k)
+    samples = engine.sample(requests, sampling)
+    engine.release()
     return [
         Rollout(f"{r.prompt.problem_id}/{i % _ROLLOUTS}", r.prompt.problem_id, s.token_ids_T, s.logprobs_T,
                 s.top_ids_TK, 0.0, 0.0, s.finish_reason)
-        for i, (r, s) in enumerate(zip(requests, engine.sample(requests, sampling), strict=True))
+        for i, (r, s) in enumerate(zip(requests, samples, strict=True))
     ]
 
 
@@ -445,8 +459,8 @@ def agreement(recipe: Recipe, policy: Policy, prompts: list[Prompt], rollouts: l
         f"log-probs differ by at most {all_N.max():.1e}, on average {all_N.mean():.1e} nats ({each})",
         otherwise="fail" if not all_N.max() <= fail else "warn",
         expected=f"at most {warn:g} nats in {recipe.model.dtype}, and never above {fail:g}",
-        hint="small differences are corrected with `--set train.mismatch_correction=truncated`; large ones mean "
-        "other weights, positions, temperature or pictures on one side",
+        hint="small differences are what train.mismatch_correction is for; large ones mean other weights, positions, "
+        "temperature or pictures on one side",
         **numbers)
 
 

@@ -276,7 +276,7 @@ def memory(recipe: Recipe, geo: Geometry, lengths: Lengths, gpus: int = 1) -> di
     prompts, rows, n_batches = micro_batch(recipe, lengths, _problems_per_update(recipe, gpus), shared=_shares(recipe))
     activations = _activations(recipe, geo, lengths, prompts, rows)
     n_scored = rows * lengths.longest_response
-    logits = _logits(recipe, geo, n_scored, _LOGIT_COPIES) + _kept_logits(recipe, geo, n_scored)
+    logits = _logits(recipe, geo, n_scored, _LOGIT_COPIES)
     logits += 4 * _SUPPORT_COPIES * n_scored * lengths.gated_share * lengths.support
     phases = {
         "rollout": _sampling(recipe, geo, lengths) if recipe.rollout.engine == "hf" else 0,
@@ -287,7 +287,10 @@ def memory(recipe: Recipe, geo: Geometry, lengths: Lengths, gpus: int = 1) -> di
     always, peak_of = sum(held.values()), max(phases, key=phases.get)
     update = {"gradients": gradients, "activations": activations, "logits": logits, "exchange": exchange}
     sums = {"always": always, **{f"in_{name}": n for name, n in phases.items()}, "peak": always + phases[peak_of]}
-    return {name: round(n) for name, n in (held | update | sums).items()} | {"peak_of": peak_of.replace("_", "-")}
+    vllm = getattr(recipe, "vllm", None) if recipe.rollout.engine == "vllm" else None
+    share = {} if vllm is None else {"vllm_share": vllm.gpu_memory_utilization, "vllm_sleeps": vllm.sleep}
+    n_bytes = {name: round(n) for name, n in (held | update | sums).items()}
+    return n_bytes | {"peak_of": peak_of.replace("_", "-")} | share
 
 
 def micro_batch(
@@ -358,17 +361,6 @@ def _activations(recipe: Recipe, geo: Geometry, lengths: Lengths, prompts: float
 def _logits(recipe: Recipe, geo: Geometry, n_tokens: float, copies: int) -> float:
     """Logits of one chunk in float32, with what is made of them."""
     return min(recipe.train.logits_per_chunk, n_tokens * geo.vocabulary) * 4 * copies
-
-
-def _kept_logits(recipe: Recipe, geo: Geometry, n_tokens: float) -> float:
-    """Logits of all chunks that torch keeps, where there are several.
-
-    The terms of the loss are differentiated one by one; each computes the chunks again, and what only the other terms
-    need of them stays until the graph is freed. Measured: once N · V with distillation, 3.4 times with the KL term too.
-    """
-    if n_tokens * geo.vocabulary <= recipe.train.logits_per_chunk or not recipe.needs_teacher:
-        return 0
-    return n_tokens * geo.vocabulary * 4 * (3.4 if recipe.needs_reference else 1)
 
 
 def _keys(recipe: Recipe, geo: Geometry, attended: float) -> float:
@@ -477,9 +469,10 @@ def flops(recipe: Recipe, geo: Geometry, lengths: Lengths) -> dict[str, int]:
     times = (2 if has_lora(recipe) else 3) + (not _shares(recipe))
     vision = _vision_flops(geo, lengths.image_tokens)
     vision_times = times if is_vision_trained(recipe) else 1
-    terms = recipe.needs_teacher + recipe.needs_reference
-    in_chunks = micro_batch(recipe, lengths, _problems_per_update(recipe), shared=_shares(recipe))[1] * padded
-    head_times = 3 + terms + (1 + terms if in_chunks * geo.vocabulary > recipe.train.logits_per_chunk else 0)
+    rows_each = micro_batch(recipe, lengths, _problems_per_update(recipe), shared=_shares(recipe))[1]
+    head_times = 3 + recipe.needs_teacher + recipe.needs_reference
+    if rows_each * padded * geo.vocabulary > recipe.train.logits_per_chunk:     # in chunks, the support's on their own
+        head_times = 4 + 2 * recipe.needs_reference + 6 * lengths.gated_share * recipe.needs_teacher
     phases["update"] = (
         readings * (times * (prompt - vision) + vision_times * vision)
         + rows * times * _response_flops(geo, lengths.prompt_tokens, padded)
@@ -524,10 +517,12 @@ def render(found: dict, console: Console) -> None:
     )
     held = [(name.replace("_", " "), memory[name]) for name in _HELD if memory[name]]
     update = [(f"  of these {name}", memory[name]) for name in _UPDATE if memory[name]]
-    rows = [*held, ("always", memory["always"]), ("in rollout", memory["in_rollout"])]
+    rows = [*held, ("always", memory["always"])]
+    rows += [("in rollout", memory["in_rollout"])] * bool(memory["in_rollout"])
     rows += [("in score-ref", memory["in_score_ref"]), ("in update", memory["in_update"]), *update]
     rows += [(f"peak, in {memory['peak_of']}", memory["peak"])]
-    _list(console, "memory per GPU", [(name, readable_size(n)) for name, n in rows])
+    vllm = [("vLLM, of the GPU", f"{memory['vllm_share']:.0%}")] if "vllm_share" in memory else []
+    _list(console, "memory per GPU", [(name, readable_size(n)) for name, n in rows] + vllm)
     kept = [(name, n) for name, n in found["disk_bytes"].items() if n]      # unknown data and no scores take no line
     _list(console, "disk", [(name, readable_size(n)) for name, n in kept])
     work = [(f"{name} tokens", _short(n)) for name, n in found["tokens"].items()]

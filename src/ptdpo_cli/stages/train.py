@@ -87,7 +87,7 @@ def new_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainStat
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     strategy = strategy_of(recipe.distributed.strategy, ranks)
     trained, module = share(policy, ranks, strategy, partial(LossModel, media_ids=policy.media_ids))
-    masters = _masters(trainable(trained), train)
+    masters = _masters(trainable(trained), train, ranks)
     optimizer = torch.optim.AdamW(
         masters.values(),
         lr=train.learning_rate,
@@ -125,13 +125,15 @@ def with_adapter(recipe: Recipe, policy: Policy) -> Policy:
     return add_adapter(policy, settings, seed=draw_seed(recipe.seed, "lora"))
 
 
-def _masters(parameters: dict[str, torch.nn.Parameter], train: Train) -> dict[str, torch.nn.Parameter]:
+def _masters(
+    parameters: dict[str, torch.nn.Parameter], train: Train, ranks: Ranks
+) -> dict[str, torch.nn.Parameter]:
     """Float32 copies of the parameters that are narrower, if the recipe wants them; else the parameters themselves."""
     masters = {}
     for name, parameter in parameters.items():
         is_narrow = train.master_weights and torch.finfo(parameter.dtype).bits < 32
-        if is_narrow:
-            parameter.grad_dtype = torch.float32  # micro-batches are summed in it
+        if is_narrow and ranks.world == 1:
+            parameter.grad_dtype = torch.float32  # micro-batches are summed in it; DDP and FSDP2 want the model's own
         masters[name] = torch.nn.Parameter(parameter.detach().float()) if is_narrow else parameter
     return masters
 
@@ -140,8 +142,8 @@ def _to_masters(state: TrainState) -> None:
     """Hand the gradients of narrow parameters over to their float32 copies."""
     for name, parameter in trainable(state.trained).items():
         master = state.masters[name]
-        if master is not parameter:
-            master.grad, parameter.grad = parameter.grad, None
+        if master is not parameter and parameter.grad is not None:
+            master.grad, parameter.grad = parameter.grad.to(master.dtype), None
 
 
 @torch.no_grad()
@@ -237,6 +239,11 @@ def problem_shares(rollouts: pa.Table, n_updates: int, n_ranks: int) -> list[lis
     tokens: dict[str, int] = {}
     for problem_id, n in zip(rollouts["problem_id"].to_pylist(), rollouts["response_tokens"].to_pylist(), strict=True):
         tokens[problem_id] = tokens.get(problem_id, 0) + n
+    if not tokens:
+        raise UsageError(
+            "there is nothing to train on: every prompt of this iteration was too long",
+            hint="raise prompt.max_prompt_tokens, or leave long problems out of the data",
+        )
     if n_updates > len(tokens):
         raise too_many_updates(len(tokens), n_updates)
     shares = []
@@ -275,11 +282,6 @@ def iteration_rows(
     wanted: set[str] | None = None,
 ) -> list[Row]:
     """Everything the loss needs of each rollout (or of those of the problems wanted), group by group."""
-    if not rollouts:
-        raise UsageError(
-            "there is nothing to train on: every prompt of this iteration was too long",
-            hint="raise prompt.max_prompt_tokens, or leave long problems out of the data",
-        )
     by_problem = indices_by_problem(rollouts)
     sizes = {len(members) for members in by_problem.values()}
     if len(sizes) != 1:

@@ -272,27 +272,34 @@ class LossModel(torch.nn.Module):
         -> logprobs_N, entropy_N (no gradient), student_GC on the support of the gated tokens.
         """
         slices = list(chunks(len(hidden_NH), self.model.config.get_text_config().vocab_size, logits_per_chunk))
+        if len(slices) == 1:
+            logits_NV = self._logits(hidden_NH, temperature)
+            return *self._of_tokens(logits_NV, ids_N), coarse_logprobs(logits_NV[gated_N], support_GS)
+
+        # Each chunk is computed again in its backward and then forgotten. It is cut by what the terms of the loss need:
+        # each is differentiated by itself, and what a recomputation holds that its term does not ask for would stay.
+        def tokens(hidden_nH, ids_n):
+            return self._of_tokens(self._logits(hidden_nH, temperature), ids_n)
+
+        def coarse(hidden_gH, support_gS):
+            return coarse_logprobs(self._logits(hidden_gH, temperature), support_gS)
+
         first_gated = torch.cat([gated_N.new_zeros(1, dtype=torch.long), gated_N.long().cumsum(0)]).tolist()
         parts = []
         for where in slices:
-            inputs = (
-                hidden_NH[where],
-                ids_N[where],
-                gated_N[where],
-                support_GS[first_gated[where.start] : first_gated[where.stop]],
-                temperature,
-            )
-            # One chunk fits by definition; with several, each is recomputed in its own backward and then forgotten.
-            parts.append(
-                self._chunk(*inputs) if len(slices) == 1 else checkpoint(self._chunk, *inputs, use_reentrant=False)
-            )
+            support_gS = support_GS[first_gated[where.start] : first_gated[where.stop]]
+            of_all = checkpoint(tokens, hidden_NH[where], ids_N[where], use_reentrant=False)
+            of_gated = checkpoint(coarse, hidden_NH[where][gated_N[where]], support_gS, use_reentrant=False)
+            parts.append((*of_all, of_gated))
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    def _chunk(self, hidden_nH, ids_n, gated_n, support_gS, temperature):
-        logits_nV = response_logits(self.model, hidden_nH, media_ids=self.media_ids, temperature=temperature)
+    def _logits(self, hidden_nH, temperature):
+        return response_logits(self.model, hidden_nH, media_ids=self.media_ids, temperature=temperature)
+
+    def _of_tokens(self, logits_nV, ids_n):
         with torch.no_grad():
             entropy_n = entropy(logits_nV)
-        return token_logprobs(logits_nV, ids_n), entropy_n, coarse_logprobs(logits_nV[gated_n], support_gS)
+        return token_logprobs(logits_nV, ids_n), entropy_n
 
 
 def _gated_tokens(rows: list[Row], whole: Denominators, train: Train, model):

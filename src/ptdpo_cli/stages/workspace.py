@@ -29,7 +29,8 @@ from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_pr
 class Workspace:
     """A run's folder seen through a recipe; everything is opened once, when first asked for.
 
-    `force` makes anew what is made on the way, problems and the loop's hints, so that it mends damaged ones too.
+    `force` makes anew what is made on the way, problems and the loop's hints, so that it mends damaged ones too;
+    `guard` refuses a model whose tokenizer, chat template or processor does not fit its weights.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Workspace:
         run: Path,
         *,
         force: bool = False,
+        guard: bool = True,
         say: Callable[[str], None] = lambda text: None,
         ranks: Ranks = ALONE,
     ):
         self.recipe = recipe
         self.run = run
         self.force = force
+        self.guard = guard
         self.say = say
         self.ranks = ranks
 
@@ -75,10 +78,9 @@ class Workspace:
             settings.path, dtype=settings.dtype, device="cpu", trust_remote_code=settings.trust_remote_code
         ).hashes
 
-    def policy(self, path: str | Path, *, guard: bool = True) -> Policy:
+    def policy(self, path: str | Path) -> Policy:
         """A model ready for work; of a policy artifact also checked that its weights are those that were saved.
 
-        With `guard`, a model whose tokenizer, chat template or processor does not fit its weights is refused.
         With LoRA it is made of the reference's own model: there is one copy of the base, and one adapter at a time.
         """
         if Path(path).name == "policy" and Path(path).is_dir():     # RUN/policy with one artifact in it
@@ -92,20 +94,20 @@ class Workspace:
             policy = self._load(path)
         if artifact is not None:
             _require_same_weights(artifact, policy)
-        if guard:
-            for check in checks.INTERFACE.values():
-                checks.require(check(policy, self.recipe.prompt.instruction))
         return policy
 
     def _load(self, path: str | Path) -> Policy:
         settings = self.recipe.model
-        return load_policy(
+        policy = load_policy(
             path,
             dtype=settings.dtype,
             attention=settings.attention,
             device=settings.device,
             trust_remote_code=settings.trust_remote_code,
         )
+        for check in checks.INTERFACE.values() if self.guard else ():
+            checks.require(check(policy, self.recipe.prompt.instruction))
+        return policy
 
     def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
         """The hints that this recipe means: at a path, or by their key in the run; None where no teacher reads any.
