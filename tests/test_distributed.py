@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
 import families
 import ranks as worker
@@ -162,12 +163,33 @@ def wait_for(condition, job) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("strategy", "setting", "file", "tolerance"), [
-    ("fsdp2", "lora.rank=4", "adapter_model.safetensors", 1e-5),
-    ("ddp", "model.dtype=bfloat16", "model.safetensors", 1e-2),     # gradients of peers are added in bfloat16
+def master_weights(policy: Path) -> dict:
+    """The float32 weights by name, in one file or in parts; of an adapter its own."""
+    if (policy / "adapter_model.safetensors").is_file():
+        return safetensors.torch.load_file(policy / "adapter_model.safetensors")
+    if (policy / "trainer.safetensors").is_file():
+        found = safetensors.torch.load_file(policy / "trainer.safetensors")
+        return {name: tensor for name, tensor in found.items() if name.endswith(".master")}
+    parts = [safetensors.torch.load_file(file) for file in sorted((policy / "trainer").glob("*.safetensors"))]
+    names = {name for part in parts for name in part if name.endswith(".master")}
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
+
+
+def distance(a: dict, b: dict) -> float:
+    assert a.keys() == b.keys() and a
+    return sum(float((a[name] - b[name]).double().square().sum()) for name in a) ** 0.5
+
+
+@pytest.mark.parametrize(("strategy", "setting", "tolerance"), [
+    ("fsdp2", "lora.rank=4", 1e-3),
+    ("ddp", "model.dtype=bfloat16", 0.5),     # other directions would be 1.4 apart; bfloat16 turns small gradients
+    ("fsdp2", "model.dtype=bfloat16", 0.2),
 ])  # fmt: skip
-def test_lora_and_bfloat16_with_master_weights_among_ranks(tmp_path, strategy, setting, file, tolerance):
-    """What one process trains, with problems without, with one and with several pictures; and it resumes."""
+def test_lora_and_bfloat16_with_master_weights_among_ranks(tmp_path, strategy, setting, tolerance):
+    """What one process trains, with problems without, with one and with several pictures; and it resumes.
+
+    The tolerance is a share of the way that the weights went.
+    """
     settings = (
         "prompt.instruction=''", f"model.path={families.folder('qwen2_5_vl')}", setting,
         "rollout.problems_per_iteration=4", "rollout.rollouts_per_problem=2", "rollout.problems_per_shard=2",
@@ -182,6 +204,9 @@ def test_lora_and_bfloat16_with_master_weights_among_ranks(tmp_path, strategy, s
     recipe = load_recipe(None, list(settings))
     one, two = alone(recipe, tmp_path / "one").path, final(tmp_path / "two")
     assert json.loads((two / "trainer.json").read_text())["updates"] == 2
-    assert difference(*(safetensors.torch.load_file(path / file) for path in (one, two))) < tolerance
+    first = alone(load_recipe(None, [*settings, "train.iterations=1"]), tmp_path / "first").path
+    share = distance(master_weights(one), master_weights(two)) / distance(master_weights(one), master_weights(first))
+    print(share)
+    assert share < tolerance
     longer = alone(load_recipe(None, [*settings, "train.iterations=3"]), tmp_path / "two")
     assert longer.manifest.counts["iteration"] == 3

@@ -275,7 +275,7 @@ class Job(Section):
     qos: str | None = None
     """`--qos`."""
     gpus: Annotated[int, Field(ge=0)] | None = None
-    """`--gpus-per-node`, in the stages that run a model; with several under torchrun, but for vLLM."""
+    """`--gpus-per-node`, in the stages that run a model; with several under torchrun."""
     cpus: Positive | None = None
     """`--cpus-per-task`."""
     mem: str | None = None

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
@@ -136,19 +136,23 @@ def look_at_nothing(model: nn.Module) -> torch.Tensor:
 
 
 def share(
-    policy: Policy, ranks: Ranks, strategy: str, as_module: Callable[..., nn.Module]
+    policy: Policy, ranks: Ranks, strategy: str, as_module: Callable[..., nn.Module], *, master_weights: bool
 ) -> tuple[nn.Module, nn.Module]:
     """The model in training and the module to call for it (`as_module(model)`, wrapped), by `distributed.strategy`.
 
     none: the policy's own model. ddp: the same, wrapped; peers average gradients. fsdp2: a second copy of the model
-    whose parameters lie in parts on all ranks (DTensor); the policy's own stays whole, for sampling and for the disk.
+    whose parameters lie in parts on all ranks (DTensor), with master weights in float32 and narrow only where they
+    compute; the policy's own stays whole, for sampling and for the disk.
     """
     if strategy == "fsdp2":
         trained = copy.deepcopy(policy.model)
-        mesh = init_device_mesh(trained.device.type, (ranks.world,))
+        mesh, precision = init_device_mesh(trained.device.type, (ranks.world,)), MixedPrecisionPolicy()
+        if master_weights and policy.adapter is None and torch.finfo(trained.dtype).bits < 32:
+            precision = MixedPrecisionPolicy(param_dtype=trained.dtype, reduce_dtype=torch.float32)
+            trained.float()
         for layer in _layers(trained):
-            fully_shard(layer, mesh=mesh)
-        return trained, fully_shard(as_module(trained, is_shared=True), mesh=mesh)
+            fully_shard(layer, mesh=mesh, mp_policy=precision)
+        return trained, fully_shard(as_module(trained, is_shared=True), mesh=mesh, mp_policy=precision)
     if strategy == "ddp":
         module = as_module(policy.model, is_shared=True)
         _require_no_idle_parameters(policy.model)

@@ -86,7 +86,8 @@ def new_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainStat
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     strategy = strategy_of(recipe.distributed.strategy, ranks)
-    trained, module = share(policy, ranks, strategy, partial(LossModel, media_ids=policy.media_ids))
+    as_module = partial(LossModel, media_ids=policy.media_ids)
+    trained, module = share(policy, ranks, strategy, as_module, master_weights=train.master_weights)
     masters = _masters(trainable(trained), train, ranks)
     optimizer = torch.optim.AdamW(
         masters.values(),
@@ -133,7 +134,7 @@ def _masters(
     for name, parameter in parameters.items():
         is_narrow = train.master_weights and torch.finfo(parameter.dtype).bits < 32
         if is_narrow and ranks.world == 1:
-            parameter.grad_dtype = torch.float32  # micro-batches are summed in it; DDP and FSDP2 want the model's own
+            parameter.grad_dtype = torch.float32  # micro-batches are summed in it; DDP wants the model's own
         masters[name] = torch.nn.Parameter(parameter.detach().float()) if is_narrow else parameter
     return masters
 
@@ -493,10 +494,9 @@ def _trainer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
         for name, master in state.masters.items()
         for part, value in state.optimizer.state[master].items()
     }
-    for name, parameter in trainable(state.trained).items():
-        if state.masters[name] is not parameter:
-            tensors[f"{name}.master"] = state.masters[name].detach()
-    return tensors
+    saved = trainable(state.policy.model)
+    wider = (name for name, master in state.masters.items() if master.dtype != saved[name].dtype)
+    return tensors | {f"{name}.master": state.masters[name].detach() for name in wider}
 
 
 def load_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
