@@ -264,15 +264,18 @@ def memory(recipe: Recipe, geo: Geometry, lengths: Lengths, gpus: int = 1) -> di
     width, n_trained, how = _width(recipe), trainable(recipe, geo), strategy(recipe, gpus)
     wide = 4 if has_masters(recipe) else width
     parts = gpus if how == "fsdp2" else 1
+    # FSDP2 trains parts beside a whole copy; with master weights the parts are these.
+    beside = 1 / parts if parts > 1 and (has_lora(recipe) or not has_masters(recipe)) else 0
     held = {
-        "weights": geo.parameters * width * (1 + (1 / parts if parts > 1 else 0)),
+        "weights": geo.parameters * width * (1 + beside),
         "adapter": n_trained * width if has_lora(recipe) else 0,
         "master_weights": n_trained * 4 / parts if has_masters(recipe) else 0,
         "optimizer": 2 * n_trained * wide / parts,
         "reference": geo.parameters * width if recipe.needs_scores and not has_lora(recipe) else 0,
     }
     gradients = n_trained * wide / parts
-    exchange = {"fsdp2": 2 * geo.largest_layer * width, "ddp": n_trained * width, "none": 0}[how]
+    # FSDP2: the widest part whole with its gradient, and that once more as it is summed over peers.
+    exchange = {"fsdp2": geo.largest_layer * (2 * width + wide), "ddp": n_trained * width, "none": 0}[how]
     prompts, rows, n_batches = micro_batch(recipe, lengths, _problems_per_update(recipe, gpus), shared=_shares(recipe))
     activations = _activations(recipe, geo, lengths, prompts, rows)
     n_scored = rows * lengths.longest_response
@@ -287,8 +290,8 @@ def memory(recipe: Recipe, geo: Geometry, lengths: Lengths, gpus: int = 1) -> di
     always, peak_of = sum(held.values()), max(phases, key=phases.get)
     update = {"gradients": gradients, "activations": activations, "logits": logits, "exchange": exchange}
     sums = {"always": always, **{f"in_{name}": n for name, n in phases.items()}, "peak": always + phases[peak_of]}
-    vllm = getattr(recipe, "vllm", None) if recipe.rollout.engine == "vllm" else None
-    share = {} if vllm is None else {"vllm_share": vllm.gpu_memory_utilization, "vllm_sleeps": vllm.sleep}
+    is_vllm = recipe.rollout.engine == "vllm"
+    share = {"vllm_share": recipe.vllm.gpu_memory_utilization, "vllm_sleeps": recipe.vllm.sleep} if is_vllm else {}
     n_bytes = {name: round(n) for name, n in (held | update | sums).items()}
     return n_bytes | {"peak_of": peak_of.replace("_", "-")} | share
 
