@@ -128,8 +128,7 @@ def test_several_gpus_run_under_torchrun_and_a_container_comes_first():
     assert "--nproc-per-node=4" in script(rollout, "slurm.gpus=4")
     vllm = ("slurm.gpus=4", "rollout.engine=vllm")
     assert "--nproc-per-node=4" in script(rollout, *vllm)
-    assert "--nproc-per-node=2" in script(rollout, *vllm, "vllm.tensor_parallel=2")
-    assert "export PTDPO=ptdpo\n" in script(rollout, *vllm, "vllm.tensor_parallel=4")       # one copy on all of them
+    assert "export PTDPO=ptdpo\n" in script(rollout, *vllm, "vllm.tensor_parallel=4")       # one spread engine
     assert "export PTDPO=ptdpo\n" in script(job, "slurm.gpus=1")
     text = script(job, "slurm.stages.train.gpus=8", "slurm.cpus=32", "slurm.container=apptainer exec --nv a.sif")
     assert ("export PTDPO='apptainer exec --nv a.sif torchrun --standalone --nproc-per-node=8 -m -- ptdpo_cli'\n"
