@@ -31,7 +31,8 @@ from ptdpo_cli.stages.doctor import trainer_logprobs
 from ptdpo_cli.stages.estimate import estimate, lengths_of
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref
-from ptdpo_cli.stages.train import load_state, train_iteration
+from ptdpo_cli.stages.train import train_iteration
+from ptdpo_cli.stages.train_state import load_state
 from ptdpo_cli.stages.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,8 @@ import torch
 from ptdpo_cli.cli import _quiet_libraries
 from ptdpo_cli.engines.hf import HfEngine
 from ptdpo_cli.recipe import load_recipe
-from ptdpo_cli.stages.train import Loop, _iterate, new_state, remove_artifacts
+from ptdpo_cli.stages.train import Loop, _iterate, remove_artifacts
+from ptdpo_cli.stages.train_state import new_state
 from ptdpo_cli.stages.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]

@@ -30,8 +30,8 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets.digit_grid import DEFAULT_KINDS, KINDS
 from ptdpo_cli.recipe import load_recipe
 from ptdpo_cli.stages.evaluate import GREEDY, accuracies_by_problem
+from ptdpo_cli.stages.metrics import metrics_file, read_metrics
 from ptdpo_cli.stages.report import draw_curves
-from ptdpo_cli.stages.train import metrics_file, read_metrics
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "evidence"

@@ -16,7 +16,7 @@ from conftest import SMALL
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models import parallel
 from ptdpo_cli.recipe import load_recipe
-from ptdpo_cli.stages import train, update
+from ptdpo_cli.stages import train, train_state, update
 from ptdpo_cli.stages.workspace import Workspace
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny.yaml"
@@ -47,7 +47,7 @@ def train_and_look(ranks: parallel.Ranks, strategy: str, folder: Path) -> dict:
         seen["rows"].append([sum(row.is_gated for row in rows), len(rows)])
         return update.accumulate_gradients(policy, rows, *arguments, **options)
 
-    train.share, train.accumulate_gradients = share, accumulate_gradients
+    train_state.share, train.accumulate_gradients = share, accumulate_gradients
     for name, overrides in (("three", THREE_UPDATES), ("few", FEW_PROBLEMS), ("mixed", mixed(folder))):
         recipe = load_recipe(RECIPE, [*overrides, f"distributed.strategy={strategy}"])
         work = Workspace(recipe, folder / name, ranks=ranks)

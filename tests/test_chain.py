@@ -20,9 +20,11 @@ from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import load_policy
 from ptdpo_cli.stages import score_ref as scoring
 from ptdpo_cli.stages.build_hints import read_hints
+from ptdpo_cli.stages.metrics import read_metrics
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout, problems_of_iteration, read_rollouts
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref, read_scores, teacher_scores, union
-from ptdpo_cli.stages.train import load_state, plan_update, read_metrics, run_loop, train_iteration, update_once
+from ptdpo_cli.stages.train import plan_update, run_loop, train_iteration, update_once
+from ptdpo_cli.stages.train_state import load_state
 from ptdpo_cli.stages.workspace import Workspace
 
 

@@ -22,6 +22,7 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines.hf import HfEngine
 from ptdpo_cli.models.load import TINY_BASE
 from ptdpo_cli.stages import train
+from ptdpo_cli.stages.metrics import read_metrics
 
 GOOD = {"problem": "How many dots?", "images": ["a.png"], "answer": "3",
         "steps": ["Look at every corner of the picture.", "Count what you see there."]}
@@ -449,10 +450,10 @@ def test_a_signal_in_an_update_or_a_checkpoint_waits_for_its_end(moment, tmp_pat
     ended = ptdpo("train", *here(tmp_path / "run"))
     assert ended.code == 143, ended.err
     saved = Artifact.open(tmp_path / "run", kind="policy").manifest.counts["iteration"]
-    assert len(train.read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == saved > 0
+    assert len(read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == saved > 0
     again = done("train", *here(tmp_path / "run")).path
     assert Artifact.open(again).content_hash == Artifact.open(whole).content_hash
-    assert len(train.read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == 3
+    assert len(read_metrics(tmp_path / "run" / "logs" / "metrics.jsonl")) == 3
 
 
 def test_ctrl_c_in_a_shell(tmp_path):

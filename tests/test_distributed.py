@@ -21,7 +21,8 @@ from conftest import SMALL
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.parallel import ALONE, Ranks, strategy_of
 from ptdpo_cli.recipe import load_recipe
-from ptdpo_cli.stages.train import problem_shares, read_metrics, run_loop
+from ptdpo_cli.stages.metrics import read_metrics
+from ptdpo_cli.stages.train import problem_shares, run_loop
 from ptdpo_cli.stages.workspace import Workspace
 
 # Adam divides by the root of the second moment, so a gradient that is nothing but rounding moves a weight all the same.

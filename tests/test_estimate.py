@@ -20,7 +20,8 @@ from ptdpo_cli.recipe import load_recipe
 from ptdpo_cli.stages.estimate import estimate, geometry, lengths_of, worst_lengths
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref
-from ptdpo_cli.stages.train import load_state, plan_policy, save_policy, train_iteration
+from ptdpo_cli.stages.train import plan_policy, train_iteration
+from ptdpo_cli.stages.train_state import load_state, save_policy
 from ptdpo_cli.stages.workspace import Workspace
 
 CONFIGS = Path(__file__).parent / "configs"     # nothing but the published architectures, as config.json

@@ -28,7 +28,8 @@ from ptdpo_cli.models.lora import (
 )
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.merge_adapter import open_adapter
-from ptdpo_cli.stages.train import load_state, new_state, run_loop
+from ptdpo_cli.stages.train import run_loop
+from ptdpo_cli.stages.train_state import load_state, new_state
 from ptdpo_cli.stages.workspace import Workspace
 
 FOUR = AdapterSettings(4, 8.0)

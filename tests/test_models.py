@@ -25,7 +25,7 @@ from ptdpo_cli.models import support
 from ptdpo_cli.models.inputs import build_batch
 from ptdpo_cli.models.load import load_policy
 from ptdpo_cli.models.logprobs import in_token_batches, response_hidden, response_logits, token_logprobs
-from ptdpo_cli.stages.train import new_state
+from ptdpo_cli.stages.train_state import new_state
 
 EQUAL = 1e-5
 

@@ -10,7 +10,7 @@ import pytest
 from command import done, jsonl, png, refused
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.stages.train import read_metrics
+from ptdpo_cli.stages.metrics import read_metrics
 
 SETTINGS = tuple(word for override in (
     "prompt.instruction=''", "rollout.problems_per_iteration=8", "rollout.rollouts_per_problem=2",

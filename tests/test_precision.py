@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 import families
 from command import done
 from ptdpo_cli.models.load import load_policy
-from ptdpo_cli.stages import train
-from ptdpo_cli.stages.train import learning_rate, new_state, run_loop, train_iteration
+from ptdpo_cli.stages import train, train_state
+from ptdpo_cli.stages.train import learning_rate, run_loop, train_iteration
+from ptdpo_cli.stages.train_state import new_state
 from ptdpo_cli.stages.workspace import Workspace
 
 RATE = 1e-4     # far below what bfloat16 can add to a norm's weight of 1, whose neighbours are 4e-3 away
@@ -20,7 +21,7 @@ STEPS = 40
 def weight_after(recipe, monkeypatch) -> torch.Tensor:
     """A norm's weight after many equal tiny steps."""
     state = new_state(recipe, load_policy(families.folder("qwen3_vl"), dtype=recipe.model.dtype))
-    parameters = train.trainable(state.policy.model)
+    parameters = train_state.trainable(state.policy.model)
 
     def push(*_, **__):
         for parameter in parameters.values():
@@ -50,7 +51,7 @@ def test_gradients_of_many_micro_batches_are_summed_in_float32(small_recipe):
     for masters, expected in ((True, 264.0), (False, 256.0)):
         recipe = small_recipe("model.dtype=bfloat16", f"train.master_weights={str(masters).lower()}")
         state = new_state(recipe, load_policy(families.folder("qwen3_vl"), dtype="bfloat16"))
-        parameter = train.trainable(state.policy.model)["model.language_model.norm.weight"]
+        parameter = train_state.trainable(state.policy.model)["model.language_model.norm.weight"]
         for scale in (256, *[1] * 8):
             (parameter.sum() * scale).backward()
         assert float(parameter.grad[0]) == expected
@@ -58,7 +59,7 @@ def test_gradients_of_many_micro_batches_are_summed_in_float32(small_recipe):
 
 def test_in_float32_the_masters_are_the_model_s_own_weights(small_recipe):
     state = new_state(small_recipe(), load_policy("tiny-base"))
-    parameters = train.trainable(state.policy.model)
+    parameters = train_state.trainable(state.policy.model)
     assert state.masters.keys() == parameters.keys()
     assert all(state.masters[name] is parameters[name] for name in parameters)
 

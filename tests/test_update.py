@@ -15,7 +15,8 @@ from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models.load import load_policy
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref, read_scores
-from ptdpo_cli.stages.train import iteration_rows, new_state, train_iteration
+from ptdpo_cli.stages.train import iteration_rows, train_iteration
+from ptdpo_cli.stages.train_state import new_state
 from ptdpo_cli.stages.workspace import Workspace
 
 # Sums of 1e5 float64 terms in another order.

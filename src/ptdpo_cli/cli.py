@@ -336,7 +336,8 @@ def _train_iteration(work, iteration: int, *, as_json: bool, force: bool) -> Non
 
 def _train_once(work, policy, rollouts, scores, *, as_json: bool, force: bool, is_first: bool = False) -> None:
     from ptdpo_cli.artifacts.store import Artifact
-    from ptdpo_cli.stages.train import load_state, new_state, plan_update, update_once
+    from ptdpo_cli.stages.train import plan_update, update_once
+    from ptdpo_cli.stages.train_state import load_state, new_state
     from ptdpo_cli.stages.workspace import require_same_problems
 
     sampled = Artifact.open(rollouts, kind="rollouts")

@@ -25,7 +25,7 @@ from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.models.inputs import Context, build_prompts
 from ptdpo_cli.models.logprobs import response_logprobs
 from ptdpo_cli.recipe import load_recipe
-from ptdpo_cli.stages.train import read_metrics
+from ptdpo_cli.stages.metrics import read_metrics
 from ptdpo_cli.stages.workspace import Workspace
 
 pytestmark = [

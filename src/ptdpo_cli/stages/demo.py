@@ -23,9 +23,9 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.recipe import load_recipe, recipes_folder
 from ptdpo_cli.stages.evaluate import compare
+from ptdpo_cli.stages.metrics import metrics_file, read_metrics
 from ptdpo_cli.stages.report import draw_curves
 from ptdpo_cli.stages.show import show
-from ptdpo_cli.stages.train import metrics_file, read_metrics
 
 # Half the test problems: enough for the difference, and a minute less of a newcomer's patience.
 _DEMO_SETTINGS = ("eval.count=512",)

@@ -1,21 +1,14 @@
 """train: the whole loop (rollout → score-ref → update, N iterations), or one update from artifacts of other jobs.
 
 Both roads use the same stage functions and go through the same files, so on CPU in float32 they end in equal bits.
-
-A policy artifact is a folder in Hugging Face layout (with LoRA: in peft's) plus `trainer.safetensors` (AdamW's moments,
-master weights) and `trainer.json` (iterations and updates done). Learning rate, problem order and every random draw are
-functions of these counters and the seed: there is no other state, and a resumed run goes on exactly.
+What a policy consists of, in memory and on disk: `stages/train_state.py`.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-import os
 import shutil
 import time
-import warnings
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -26,138 +19,42 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import safetensors.torch
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.tensor import DTensor
 
 from ptdpo_cli import signals
 from ptdpo_cli.artifacts.manifest import MANIFEST
-from ptdpo_cli.artifacts.store import Artifact, Writer, partial_dir
-from ptdpo_cli.engines import Engine, draw_seed, open_engine
+from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.engines import Engine, open_engine
 from ptdpo_cli.errors import ArtifactError, PtdpoError, Terminated, UsageError
 from ptdpo_cli.models.load import Policy, require_same_interface
 from ptdpo_cli.models.lora import adapter_off, policy_hash
-from ptdpo_cli.models.parallel import ALONE, Ranks, collect, share, strategy_of, whole
-from ptdpo_cli.models.support import vision_name
+from ptdpo_cli.models.parallel import collect, strategy_of, whole
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.metrics import MetricsLog, require_trackers
 from ptdpo_cli.stages.mismatch import correct_mismatch
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
 from ptdpo_cli.stages.together import made_together
-from ptdpo_cli.stages.update import LossModel, Row, accumulate_gradients
+from ptdpo_cli.stages.train_state import (
+    TrainState,
+    from_masters,
+    load_state,
+    new_state,
+    open_writer,
+    save_policy,
+    to_masters,
+    write_policy,
+)
+from ptdpo_cli.stages.update import Row, accumulate_gradients
 from ptdpo_cli.stages.workspace import Workspace
 
 # What these say does not change the weights after iteration i, so it is no part of a policy's key: a run can be
 # made longer, or checkpointed more often, and goes on from where it is.
 _NOT_IN_KEY = {"iterations", "checkpoint_every", "keep_checkpoints", "keep_iterations", "trackers"}
 _SILENCED_SHARE = 0.2
-
-
-@dataclass
-class TrainState:
-    """The policy in training; `iteration` and `updates` count what is done.
-
-    `masters` is what the optimizer moves, by name: the model's own parameters, or float32 copies of narrower ones.
-    """
-
-    policy: Policy  # whole: what samples and is saved
-    trained: torch.nn.Module  # whose parameters are in training: the policy's model, or (FSDP2) a copy in parts
-    module: torch.nn.Module  # what the loss calls
-    optimizer: torch.optim.AdamW
-    masters: dict[str, torch.nn.Parameter]
-    base_path: str  # with LoRA: what the adapter's folder will name as its base
-    ranks: Ranks = ALONE
-    iteration: int = 0
-    updates: int = 0
-
-
-def new_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
-    """A policy with a fresh optimizer."""
-    train, policy = recipe.train, with_adapter(recipe, policy)
-    model = policy.model
-    model.train()
-    if train.freeze_vision:
-        getattr(model.model, vision_name(model)).requires_grad_(False)
-    if train.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    strategy = strategy_of(recipe.distributed.strategy, ranks)
-    as_module = partial(LossModel, media_ids=policy.media_ids)
-    trained, module = share(policy, ranks, strategy, as_module, master_weights=train.master_weights)
-    masters = _masters(trainable(trained), train, ranks)
-    optimizer = torch.optim.AdamW(
-        masters.values(),
-        lr=train.learning_rate,
-        betas=train.adam_betas,
-        eps=train.adam_eps,
-        weight_decay=train.weight_decay,
-    )
-    return TrainState(policy, trained, module, optimizer, masters, recipe.model.path, ranks)
-
-
-def with_adapter(recipe: Recipe, policy: Policy) -> Policy:
-    """The policy as the recipe's `lora` section wants it: as it is, or with an adapter, new or its own.
-
-    Errors: UsageError for an adapter of another shape, or a new one on another model than the reference.
-    """
-    lora = recipe.lora
-    if lora.vision and recipe.train.freeze_vision:
-        raise UsageError("lora.vision and train.freeze_vision exclude each other", hint="`--set lora.vision=false`")
-    if not lora.rank and policy.adapter is None:
-        return policy
-    from ptdpo_cli.models.lora import AdapterSettings, add_adapter, require_shape
-
-    modules = None if lora.modules is None else tuple(lora.modules)
-    settings = AdapterSettings(lora.rank, lora.alpha, modules, lora.vision)
-    if policy.adapter is not None:
-        require_shape(policy, settings)
-        return policy
-    if policy.path != recipe.model.path:
-        raise UsageError(
-            "a new adapter is trained on the recipe's model, which is its teacher and reference too",
-            expected=f"model.path {recipe.model.path}",
-            found=policy.path,
-            hint=f"`--set model.path={policy.path}`, or give an adapter with `--policy`",
-        )
-    return add_adapter(policy, settings, seed=draw_seed(recipe.seed, "lora"))
-
-
-def _masters(
-    parameters: dict[str, torch.nn.Parameter], train: Train, ranks: Ranks
-) -> dict[str, torch.nn.Parameter]:
-    """Float32 copies of the parameters that are narrower, if the recipe wants them; else the parameters themselves."""
-    masters = {}
-    for name, parameter in parameters.items():
-        is_narrow = train.master_weights and torch.finfo(parameter.dtype).bits < 32
-        if is_narrow and ranks.world == 1:
-            parameter.grad_dtype = torch.float32  # micro-batches are summed in it; DDP wants the model's own
-        masters[name] = torch.nn.Parameter(parameter.detach().float()) if is_narrow else parameter
-    return masters
-
-
-def _to_masters(state: TrainState) -> None:
-    """Hand the gradients of narrow parameters over to their float32 copies."""
-    for name, parameter in trainable(state.trained).items():
-        master = state.masters[name]
-        if master is not parameter and parameter.grad is not None:
-            master.grad, parameter.grad = parameter.grad.to(master.dtype), None
-
-
-@torch.no_grad()
-def _from_masters(state: TrainState) -> None:
-    """Round the float32 copies back into the model."""
-    for name, parameter in trainable(state.trained).items():
-        if state.masters[name] is not parameter:
-            parameter.copy_(state.masters[name])
-
-
-def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters in training by name, in the order in which the optimizer has them."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def learning_rate(train: Train, update: int) -> float:
@@ -218,7 +115,7 @@ def _step(
         ranks=state.ranks,
         blank=blank,
     )
-    _to_masters(state)
+    to_masters(state)
     for master in state.masters.values():
         if master.grad is None:  # an update without pictures: AdamW would pass over it, but not among several ranks
             master.grad = torch.zeros_like(master)
@@ -227,7 +124,7 @@ def _step(
         raise PtdpoError("the gradient is not finite", found=norm, hint="lower train.learning_rate")
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
-    _from_masters(state)
+    from_masters(state)
     state.updates += 1
     return metrics | {"grad_norm/total": norm, "learning_rate": rate}
 
@@ -331,7 +228,7 @@ def batch_metrics(rollouts: list[Rollout]) -> dict[str, float]:
     }
 
 
-# --- policies on disk -------------------------------------------------------------------------------------------------
+# --- what an update belongs to ----------------------------------------------------------------------------------------
 
 
 def train_section(recipe: Recipe) -> dict:
@@ -440,96 +337,6 @@ def require_scores(recipe: Recipe, rollouts: Artifact, scores: Artifact) -> None
         )
 
 
-def save_policy(plan: Plan, state: TrainState, *, force: bool = False) -> Artifact:
-    """Write model, processor and trainer state as one artifact."""
-    with _writer(plan, state.ranks, force) as writer:
-        return _write_policy(plan, writer, state)
-
-
-def _writer(plan: Plan, ranks: Ranks, force: bool):
-    """The artifact's one writer, in the first rank; None in the others."""
-    return plan.writer(force=force) if ranks.is_first else nullcontext()
-
-
-def _write_policy(plan: Plan, writer: Writer | None, state: TrainState) -> Artifact:
-    """The policy as it is; the first rank has the writer, the others add their parts of the optimizer's state."""
-    policy, ranks = state.policy, state.ranks
-    folder = partial_dir(plan.directory)
-    counters = {"iteration": state.iteration, "updates": state.updates}
-    if writer:
-        _save_model(policy, folder, base_path=state.base_path)
-        (folder / "trainer.json").write_text(json.dumps(counters) + "\n")
-    ranks.wait("saving a policy")
-    tensors = _trainer_tensors(state)
-    if any(isinstance(tensor, DTensor) for tensor in tensors.values()):
-        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder / "trainer"), save_distributed=True))
-    elif writer:
-        safetensors.torch.save_file(tensors, folder / "trainer.safetensors")
-    ranks.wait("saving the optimizer's state")
-    if writer:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            writer.add_file(file.relative_to(folder))
-        base = {} if policy.adapter is None else {"base_weights": policy.base_weights}
-        writer.finish(counts=counters, extra={"weights": policy_hash(policy)} | base)
-    ranks.wait("finishing a policy")
-    return plan.finished()
-
-
-def _save_model(policy: Policy, folder: Path, *, base_path: str) -> None:
-    """The weights, or the adapter alone, and the processor."""
-    if policy.adapter is None:
-        policy.model.save_pretrained(folder)
-    else:
-        from ptdpo_cli.models.lora import save_adapter
-
-        save_adapter(policy, folder, base_path=base_path)
-    policy.tokenizer.backend_tokenizer.no_padding()  # of the last call; no part of the tokenizer
-    policy.processor.save_pretrained(folder)
-
-
-def _trainer_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """The optimizer's moments by parameter, and the master weights where they are not the model's own."""
-    tensors = {
-        f"{name}.{part}": value.contiguous()
-        for name, master in state.masters.items()
-        for part, value in state.optimizer.state[master].items()
-    }
-    saved = trainable(state.policy.model)
-    wider = (name for name, master in state.masters.items() if master.dtype != saved[name].dtype)
-    return tensors | {f"{name}.master": state.masters[name].detach() for name in wider}
-
-
-def load_state(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> TrainState:
-    """The training state in the policy's own folder; a fresh one where there is none (a base model).
-
-    What several ranks saved in parts is read by any number of them, and by one alone.
-    """
-    state = new_state(recipe, policy, ranks)
-    folder = Path(policy.path)
-    if not (folder / "trainer.json").is_file():
-        return state
-    counters = json.loads((folder / "trainer.json").read_text())
-    folder = folder / "trainer" if (folder / "trainer").is_dir() else folder
-    reader = HuggingFaceStorageReader(str(folder))
-    known = reader.read_metadata().state_dict_metadata
-    packed = {
-        index: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(m), "exp_avg_sq": torch.zeros_like(m)}
-        for index, (name, m) in enumerate(state.masters.items())
-        if f"{name}.step" in known
-    }
-    names = list(state.masters)
-    tensors = {f"{names[i]}.{part}": value for i, parts in packed.items() for part, value in parts.items()}
-    tensors |= {f"{n}.master": m.detach() for n, m in state.masters.items() if f"{n}.master" in known}
-    if tensors:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")
-            dcp.load(tensors, storage_reader=reader)
-        groups = state.optimizer.state_dict()["param_groups"]
-        state.optimizer.load_state_dict({"state": packed, "param_groups": groups})
-    state.iteration, state.updates = counters["iteration"], counters["updates"]
-    return state
-
-
 def update_once(
     recipe: Recipe,
     plan: Plan,
@@ -541,9 +348,9 @@ def update_once(
     force: bool = False,
 ) -> tuple[Artifact, dict[str, float]]:
     """One iteration's update from artifacts, as one policy artifact."""
-    with _writer(plan, state.ranks, force) as writer:
+    with open_writer(plan, state.ranks, force) as writer:
         metrics = train_iteration(recipe, state, book, rollouts, scores)
-        return _write_policy(plan, writer, state), metrics
+        return write_policy(plan, writer, state), metrics
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -638,7 +445,7 @@ def train_loop(
     train, ranks, warned = loop.recipe.train, state.ranks, False
     plan = loop.plan(train.iterations)
     with (
-        _writer(plan, ranks, force) as writer,
+        open_writer(plan, ranks, force) as writer,
         MetricsLog(loop.run, loop.recipe, done=state.iteration) if ranks.is_first else nullcontext() as log,
     ):
         recent, engine = deque(log.artifacts if log else ()), make_engine(state.policy)
@@ -654,7 +461,7 @@ def train_loop(
                 if state.iteration % train.checkpoint_every == 0 and state.iteration < train.iterations:
                     _save_checkpoint(loop, state, force=force)
             with signals.held():
-                return _write_policy(plan, writer, state)
+                return write_policy(plan, writer, state)
         except (KeyboardInterrupt, Terminated) as ended:
             is_new = 0 < state.iteration < train.iterations and loop.plan(state.iteration).finished() is None
             if ranks.stop(ended) and is_new:
@@ -740,69 +547,3 @@ def remove_artifact(path: Path) -> None:
     """Manifest first: what is cut short by a kill is unfinished, not corrupt."""
     (path / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
-
-
-class MetricsLog:
-    """`logs/metrics.jsonl`, one line per iteration, and the trackers of the recipe (through accelerate)."""
-
-    def __init__(self, run: Path, recipe: Recipe, *, done: int):
-        self.path = metrics_file(run)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [line for line in read_metrics(self.path) if line["iteration"] <= done]
-        # Those of all iterations that are still there: a kill may have come between a line and its cleaning up.
-        made = [line["artifacts"] for line in lines]
-        self.artifacts = [names for names in made if any((run / name).exists() for name in names)]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(temporary, self.path)
-        self.file = self.path.open("a")
-        self.accelerator = _trackers(self.path.parent, recipe)
-
-    def write(self, iteration: int, metrics: dict[str, float], artifacts: list[str]) -> None:
-        self.file.write(json.dumps({"iteration": iteration, **metrics, "artifacts": artifacts}) + "\n")
-        self.file.flush()
-        if self.accelerator:
-            self.accelerator.log(metrics, step=iteration)
-
-    def __enter__(self) -> MetricsLog:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.file.close()
-        if self.accelerator:
-            self.accelerator.end_training()
-
-
-def require_trackers(train: Train) -> None:
-    """Refuse a tracker that is not installed, before the first iteration rather than by silence after the last."""
-    for name in train.trackers:
-        if importlib.util.find_spec(name) is None:
-            raise UsageError(
-                f"the tracker {name} is not installed",
-                hint=f"pip install 'ptdpo[{name}]', or leave it out: `--set train.trackers=[]`",
-            )
-
-
-def _trackers(folder: Path, recipe: Recipe):
-    if not recipe.train.trackers:
-        return None
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(log_with=list(recipe.train.trackers), project_dir=folder)
-    accelerator.init_trackers("ptdpo")
-    return accelerator
-
-
-def metrics_file(run: Path) -> Path:
-    return run / "logs" / "metrics.jsonl"
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line torn by a kill is left out."""
-    lines = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
