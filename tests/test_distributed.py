@@ -18,6 +18,7 @@ import families
 import ranks as worker
 from command import jsonl, png
 from conftest import SMALL
+from ptdpo_cli.artifacts.manifest import read_manifest
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.parallel import ALONE, Ranks, strategy_of
 from ptdpo_cli.recipe import load_recipe
@@ -96,6 +97,9 @@ def test_two_processes_end_in_the_weights_of_one(one_process, tmp_path, strategy
     assert [0, 0] in ranks[1]["rows"]
     for name in ("three", "few", "mixed"):
         assert difference(weights(final(one_process / name)), weights(final(tmp_path / name))) < TOLERANCE, name
+    for kind in ("rollouts", "scores"):     # made in parts, joined, and the same
+        made = [read_manifest(next((folder / "few" / kind).glob("v1-*"))) for folder in (one_process, tmp_path)]
+        assert made[0].content_hash == made[1].content_hash
     lines = [read_metrics(folder / "three" / "logs" / "metrics.jsonl") for folder in (one_process, tmp_path)]
     for one, two in zip(*lines, strict=True):
         for key in one.keys() - {"artifacts"}:

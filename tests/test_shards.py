@@ -17,8 +17,8 @@ from ptdpo_cli.artifacts import store
 from ptdpo_cli.artifacts.lock import Lock
 from ptdpo_cli.artifacts.parts import Part, part_dir, parts_dir
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, lock_file, partial_dir
-from ptdpo_cli.errors import LockedError, UsageError
-from ptdpo_cli.stages import build_hints
+from ptdpo_cli.errors import LockedError, PtdpoError, UsageError
+from ptdpo_cli.stages import build_hints, copies
 from ptdpo_cli.stages import merge as merging
 from ptdpo_cli.stages.plan import made_by_one
 from ptdpo_cli.stages.status import status
@@ -424,3 +424,30 @@ def test_commands_at_the_same_number_see_the_same_key(run):
     for kind in ("rollouts", "scores"):
         done(COMMANDS[kind], *SETTINGS, "--run", there)
     assert sorted(there.glob("*/v*")) == before
+
+
+# --- copies of an engine ----------------------------------------------------------------------------------------------
+
+
+def test_copies_of_a_command_make_its_parts(tmp_path):
+    words = ("rollout", *TINY, "--run", tmp_path / "copies", "--shard", "0/9", "--shard=1/9")
+    assert copies.run_copies([str(word) for word in words], 2, 1, None) is None
+    joined = done("merge", tmp_path / "copies" / "rollouts", "--json").json["artifacts"][0]
+    alone = done("rollout", *TINY, "--run", tmp_path / "alone", "--json").json
+    assert joined["parts"] == 2 and joined["content_hash"] == alone["content_hash"]
+
+
+def test_a_copy_that_fails_is_named(tmp_path, capfd):
+    words = ("rollout", *TINY, "--run", tmp_path / "copies", "--set", "xyzzy=1")
+    with pytest.raises(PtdpoError, match="2 of 2 copies") as failed:
+        copies.run_copies([str(word) for word in words], 2, 1, Part(3, 1))
+    assert "copy 1 with exit code 2" in str(failed.value) and "unknown key xyzzy" in capfd.readouterr().err
+
+
+def test_every_copy_has_gpus_of_its_own(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert copies.gpus_of_copies(2, 2) == ["0,1", "2,3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert copies.gpus_of_copies(2, 2) == ["4,5", "6,7"] and copies.gpus_of_copies(3, 1) == ["4", "5", "6"]
+    with pytest.raises(UsageError, match="too many"):
+        copies.gpus_of_copies(3, 2)

@@ -76,12 +76,32 @@ def _workspace(loaded, run, force: bool):
 
 def _make(work, plan, part, make, *, force: bool):
     """The artifact, made by this process or by several together, and whether it was there before."""
-    from ptdpo_cli.stages.together import made_together
+    from ptdpo_cli.stages.together import join_parts, made_together
 
     done = not force and plan.finished(part) is not None
+    if _has_copies(work.recipe):  # they have made it, in parts
+        force = False
+        if part is None:
+            join_parts(plan)
     with console.bar(plan.stage) as progress:
         artifact = made_together(work.ranks, plan, lambda part: make(part=part, force=force, progress=progress), part)
     return artifact, done
+
+
+def _has_copies(loaded) -> bool:
+    from ptdpo_cli.stages.copies import is_copy
+
+    is_alone = os.environ.get("WORLD_SIZE", "1") == "1" and not is_copy()
+    return is_alone and loaded.rollout.engine == "vllm" and loaded.vllm.data_parallel > 1
+
+
+def _by_copies(loaded, part):
+    """Let every copy of the engine make its part, where the recipe wants several; the part to go on with."""
+    if not _has_copies(loaded):
+        return part
+    from ptdpo_cli.stages.copies import run_copies
+
+    return run_copies(sys.argv[1:], loaded.vllm.data_parallel, loaded.vllm.tensor_parallel, part)
 
 
 def _only_one_way(iteration: int | None, **named) -> None:
@@ -208,6 +228,7 @@ def rollout(
     part = _part(shard)
     if dry_run:
         return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
+    part = _by_copies(loaded, part)
     from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
@@ -387,6 +408,7 @@ def evaluate(
     _only_one_way(iteration, policy=policy)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
+    part = _by_copies(loaded, part)
     from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
     from ptdpo_cli.stages.iterations import find_policy

@@ -219,7 +219,7 @@ class Vllm(Section):
     tensor_parallel: Positive = 1
     """GPUs that share one copy of the model."""
     data_parallel: Positive = 1
-    """Copies of the engine."""
+    """Copies of the engine in `rollout` and `eval`, each a process with its own GPUs; in `train` every rank has one."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of each GPU's memory that vLLM takes; the trainer and the teacher live on the rest."""
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None

@@ -392,3 +392,12 @@ def test_a_problem_with_too_many_pictures_ends_the_command_cleanly(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     ended = ptdpo("rollout", *COMMAND, "--data", data, "--run", tmp_path / "run")
     assert ended.code == 2 and "vllm.max_images" in ended.err, ended.err
+
+
+def test_copies_of_the_engine_make_what_one_makes(tmp_path):
+    words = ("rollout", *TINY, *(word for setting in VLLM for word in ("--set", setting)), "--json")
+    one = done(*words, "--run", tmp_path / "one").json
+    two = done(*words, "--run", tmp_path / "two", "--set", "vllm.data_parallel=2").json
+    assert two["content_hash"] == one["content_hash"]
+    assert done(*words, "--run", tmp_path / "two", "--set", "vllm.data_parallel=2").json["already_done"]
+    refused(2, "train", *words[1:], "--run", tmp_path / "two", "--set", "vllm.data_parallel=2", says=("torchrun",))

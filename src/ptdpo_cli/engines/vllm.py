@@ -56,11 +56,6 @@ class VllmEngine:
     """Samples from a policy's weights with vLLM."""
 
     def __init__(self, recipe: Recipe, policy: Policy):
-        if recipe.vllm.data_parallel > 1:
-            raise UsageError(
-                "vllm.data_parallel above 1 needs one process per copy of the engine",
-                hint="start the stage with `torchrun --standalone --nproc_per_node N -m ptdpo_cli …`",
-            )
         self.policy = policy
         # An adapter's folder holds no model; its base's does, and the weights come from memory anyway.
         self.folder = policy.path if policy.adapter is None else recipe.model.path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ptdpo_cli.artifacts.parts import Part
+from ptdpo_cli.artifacts.parts import Part, parts_dir
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.models.parallel import Ranks
 from ptdpo_cli.stages.merge import merge
@@ -26,5 +26,11 @@ def made_together(
     ranks.wait(plan.stage)
     with ranks.one_after_first(f"joining {plan.kind}"):
         if ranks.is_first:
-            merge(plan.directory)
+            join_parts(plan)
     return plan.finished()
+
+
+def join_parts(plan: Plan) -> None:
+    """Make the artifact of the parts that lie there; nothing where it is whole already."""
+    if parts_dir(plan.directory).is_dir():
+        merge(plan.directory)

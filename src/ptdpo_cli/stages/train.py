@@ -390,6 +390,12 @@ def run_loop(
     recipe, ranks = work.recipe, work.ranks
     require_trackers(recipe.train)
     strategy_of(recipe.distributed.strategy, ranks)
+    if recipe.rollout.engine == "vllm" and recipe.vllm.data_parallel > 1 and ranks.world == 1:
+        raise UsageError(
+            "in `train` every process has an engine of its own, and there is one process",
+            expected=f"{recipe.vllm.data_parallel} processes (vllm.data_parallel)",
+            hint="`torchrun --standalone --nproc-per-node N -m -- ptdpo_cli train …`, or `--set vllm.data_parallel=1`",
+        )
     with ranks.one_after_first("making problems and hints"):
         hints = work.hints(make=True)
         problems = work.problems
