@@ -30,16 +30,15 @@ def main(task: str, strategy: str, folder: Path) -> None:
     ranks = parallel.join(timeout_minutes=0.05 if task == "hang" else 2)
     seen = {"hang": hang, "train": train_and_look}[task](ranks, strategy, folder)
     (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(seen))
-    if task != "hang":
-        parallel.leave()
+    parallel.leave(0)
 
 
 def train_and_look(ranks: parallel.Ranks, strategy: str, folder: Path) -> dict:
     """Two loops; which modules they trained, and how many gated and other rows this rank had at each update."""
     seen: dict = {"modules": [], "rows": []}
 
-    def share(*arguments):
-        trained, module = parallel.share(*arguments)
+    def share(*arguments, **options):
+        trained, module = parallel.share(*arguments, **options)
         seen["modules"].append(describe(trained, module))
         return trained, module
 

@@ -700,7 +700,6 @@ def main() -> None:
     signals.install()
     try:
         code = app(arguments, prog_name="ptdpo", standalone_mode=False)
-        _leave_ranks()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Terminated as signal:
@@ -714,15 +713,17 @@ def main() -> None:
         code = known.exit_code
     if code == 130:  # Ctrl-C, whichever way this version of typer reports it
         console.messages.print("interrupted; run the same command again to go on from what is finished")
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    _leave_ranks(code)
+    sys.exit(code)
 
 
-def _leave_ranks() -> None:
-    """Only when all went well: after an error the peers would not answer."""
-    if "torch.distributed" in sys.modules:
+def _leave_ranks(code: int) -> None:
+    """What torchrun started ends in a way of its own."""
+    if "ptdpo_cli.models.parallel" in sys.modules:
         from ptdpo_cli.models.parallel import leave
 
-        leave()
+        leave(code)
 
 
 def _as_ptdpo_error(error: Exception) -> PtdpoError:
