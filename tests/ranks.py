@@ -21,8 +21,8 @@ from ptdpo_cli.stages.workspace import Workspace
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny.yaml"
 THREE_UPDATES = (*SMALL, "train.kl_weight=0.01")
-# One problem per update: the second rank never has any of its own.
-FEW_PROBLEMS = (*THREE_UPDATES, "train.iterations=1", "train.updates_per_iteration=4")
+# One problem per update, so that the second rank never has any of its own; and logits in several chunks.
+FEW_PROBLEMS = (*THREE_UPDATES, "train.iterations=1", "train.updates_per_iteration=4", "train.logits_per_chunk=20000")
 
 
 def main(task: str, strategy: str, folder: Path) -> None:

@@ -15,7 +15,7 @@ from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages import build_hints, iterations, problems, score_ref, sft, train, workspace
+from ptdpo_cli.stages import build_hints, iterations, problems, score_ref, sft, train, train_state, workspace
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate, worst_lengths
 
@@ -71,6 +71,8 @@ def preflight(
         require_vllm()
         passed("the engine vllm is installed")
     model = work.policy(policy or recipe.model.path)
+    if stage == "train":
+        train_state.with_adapter(recipe, model)
     size = sum(p.numel() for p in model.model.parameters()) / 1e6
     passed(f"model {model.path}, {size:.1f} M parameters on {model.model.device}")
     longest = _check_prompts(recipe, model, rows[:limit], texts)
