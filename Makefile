@@ -8,7 +8,7 @@ SLURM_PACKAGES := slurm-wlm slurm-client munge
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-gpu evidence docs clean
+.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-vllm bench-gpu evidence docs clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -44,6 +44,12 @@ bench: .venv/dev        ## what artifacts, an iteration, the base and the demo c
 	$(BIN)/python benchmarks/iteration.py
 	$(BIN)/python benchmarks/base.py
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/ranks.py
+	$(BIN)/python benchmarks/memory.py
+
+bench-vllm: .venv-vllm/ready        ## both engines on a CPU: agreement and speed: benchmarks/results
+	PYTHONPATH=tests/with_vllm/aid HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \
+		.venv-vllm/bin/python benchmarks/engines.py
 
 bench-gpu: .venv/dev        ## the chain on a CUDA device: agreement with the CPU, tokens/s, memory: benchmarks/results
 	$(BIN)/python benchmarks/gpu.py
