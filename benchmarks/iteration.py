@@ -45,7 +45,7 @@ def main() -> None:
         lines: dict[str, list[dict]] = {name: [] for name in arms}
         for _ in range(args.iterations):
             for name, (loop, state, engine) in arms.items():
-                metrics, artifacts = _iterate(loop, state, engine, lambda *line: None)
+                metrics, artifacts = _iterate(loop, state, engine, None)
                 remove_artifacts(loop.run, artifacts)
                 lines[name].append(metrics)
     finally:
