@@ -324,7 +324,7 @@ INTERFACE = {
 
 
 @torch.no_grad()
-def response_logprobs(policy: Policy, prompt: Prompt, response_ids_T: np.ndarray) -> torch.Tensor:
+def response_distribution(policy: Policy, prompt: Prompt, response_ids_T: np.ndarray) -> torch.Tensor:
     """log p of every token of the vocabulary at the first response positions -> logprobs_TV."""
     response_ids_T = response_ids_T[:_LOOKED_AT_TOKENS]
     batch = build_batch(policy.model, [prompt], [response_ids_T], pad_id=policy.tokenizer.pad_token_id)
@@ -336,7 +336,7 @@ def response_logprobs(policy: Policy, prompt: Prompt, response_ids_T: np.ndarray
 
 def positions(policy: Policy, prompt: Prompt, response_ids_T: np.ndarray, *, tolerance: float) -> Check:
     """The positions we hand over are those that the model computes by itself, and text goes on from the largest one."""
-    ours_TV = response_logprobs(policy, prompt, response_ids_T)
+    ours_TV = response_distribution(policy, prompt, response_ids_T)
     theirs_TV = _plain_logprobs(policy, prompt, response_ids_T[:_LOOKED_AT_TOKENS])
     largest = float((ours_TV - theirs_TV).nan_to_num(0.0).abs().max())  # masked tokens are −inf on both sides
     jumps = _jumps(prompt)
@@ -409,7 +409,8 @@ def reads_hint(policy: Policy, with_hint: Prompt, without: Prompt, response_ids_
 
 def _largest_difference(policy: Policy, one: Prompt, other: Prompt, response_ids_T: np.ndarray) -> float:
     """Over all response positions and tokens, in nats; masked tokens have none."""
-    difference_TV = response_logprobs(policy, one, response_ids_T) - response_logprobs(policy, other, response_ids_T)
+    difference_TV = response_distribution(policy, one, response_ids_T)
+    difference_TV = difference_TV - response_distribution(policy, other, response_ids_T)
     return float(difference_TV.nan_to_num(0.0).abs().max())
 
 

@@ -7,6 +7,7 @@ Everything is float32 before the first exponential; vision tokens are out of eve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -143,16 +144,27 @@ def for_each_chunk(model, batch: Batch, score: ScoreChunk, *, media_ids, tempera
         score(response_logits(model, hidden_NH[where], media_ids=media_ids, temperature=temperature), where)
 
 
-def response_logprobs(
+def _unguarded(rows: int, tokens: int) -> AbstractContextManager:
+    return nullcontext()
+
+
+def score_responses(
     policy: Policy,
     prompts: Sequence[Prompt],
     responses: Sequence[np.ndarray],
+    score: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, ...]],
     *,
+    beside: Sequence[np.ndarray] | None = None,
     temperature: float,
     tokens_per_batch: int,
     logits_per_chunk: int,
-) -> list[np.ndarray]:
-    """The policy's own log-probs of given responses, by teacher forcing without gradient -> logprobs_T of each."""
+    guard: Callable[[int, int], AbstractContextManager] = _unguarded,
+) -> list[tuple[np.ndarray, ...]]:
+    """`score(logits_nV, ids_n, beside_nK)` over every response token, without gradient -> its results per response.
+
+    `beside` has rows of whole numbers for the tokens of each response, which `score` gets with them; `guard(rows,
+    tokens)` surrounds each batch's forward.
+    """
     results: list = [None] * len(responses)
     lengths = [len(response) for response in responses]
     for indices in in_token_batches(prompts, lengths, tokens_per_batch):
@@ -162,23 +174,47 @@ def response_logprobs(
             [responses[i] for i in indices],
             pad_id=policy.tokenizer.pad_token_id,
         )
-        parts: list[torch.Tensor] = []
+        beside_NK = None if beside is None else torch.from_numpy(np.concatenate([beside[i] for i in indices])).long()
+        parts: list = []
 
-        def score(logits_NV, where, ids_N=batch.response_ids_N, parts=parts):
-            require_finite(logits_NV, policy.media_ids, who="policy")
-            parts.append(token_logprobs(logits_NV, ids_N[where]))
+        def score_chunk(logits_nV, where, ids_N=batch.response_ids_N, beside_NK=beside_NK, parts=parts):
+            beside_nK = None if beside_NK is None else beside_NK[where].to(logits_nV.device)
+            parts.append(score(logits_nV, ids_N[where], beside_nK))
 
-        for_each_chunk(
-            policy.model,
-            batch,
-            score,
-            media_ids=policy.media_ids,
-            temperature=temperature,
-            logits_per_chunk=logits_per_chunk,
-        )
-        logprobs_N = torch.cat(parts).float().cpu().numpy()
-        for index, logprobs_T in zip(
-            indices, np.split(logprobs_N, np.cumsum([lengths[i] for i in indices])[:-1]), strict=True
-        ):
-            results[index] = logprobs_T
+        longest = max(len(prompts[i]) for i in indices) + max(lengths[i] for i in indices)
+        with guard(len(indices), longest):
+            for_each_chunk(
+                policy.model,
+                batch,
+                score_chunk,
+                media_ids=policy.media_ids,
+                temperature=temperature,
+                logits_per_chunk=logits_per_chunk,
+            )
+        columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
+        ends = np.cumsum([lengths[i] for i in indices])[:-1]
+        for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):
+            results[index] = row
     return results
+
+
+def response_logprobs(
+    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[np.ndarray], *, who: str = "policy", **settings
+) -> list[np.ndarray]:
+    """A policy's log-probs of given responses, by teacher forcing -> logprobs_T of each; settings as above."""
+
+    def score(logits_nV, ids_n, _):
+        require_finite(logits_nV, policy.media_ids, who=who)
+        return (token_logprobs(logits_nV, ids_n),)
+
+    return [logprobs_T for (logprobs_T,) in score_responses(policy, prompts, responses, score, **settings)]
+
+
+def _stack(parts: list[np.ndarray]) -> np.ndarray:
+    """Chunks one after the other, though their supports differ in width: ids pad with −1, log-probs with −inf."""
+    if len(parts) == 1 or parts[0].ndim == 1:
+        return np.concatenate(parts)
+    width = max(p.shape[1] for p in parts)
+    if np.issubdtype(parts[0].dtype, np.integer):
+        return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=-1) for p in parts])
+    return np.concatenate([np.insert(p, [p.shape[1] - 1] * (width - p.shape[1]), -np.inf, axis=1) for p in parts])

@@ -490,7 +490,7 @@ def uniform(teacher: Policy, book: PromptBook, rollouts: list[Rollout]) -> Check
     """The teacher prefers some tokens to others."""
     rollout = rollouts[0]
     (prompt,) = book.students([rollout.problem_id])
-    logprobs_TV = checks.response_logprobs(teacher, prompt, rollout.token_ids_T)
+    logprobs_TV = checks.response_distribution(teacher, prompt, rollout.token_ids_T)
     require_informed(logprobs_TV, teacher.media_ids)
     best = float(logprobs_TV.amax(1).mean())
     return Check("uniform teacher", "ok", f"best token {best:.2f} nats on average, uniform would be "

@@ -24,9 +24,9 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.checks import require, sees_pictures
-from ptdpo_cli.models.inputs import Prompt, build_batch
+from ptdpo_cli.models.inputs import Prompt
 from ptdpo_cli.models.load import Policy, require_same_interface
-from ptdpo_cli.models.logprobs import for_each_chunk, in_token_batches, require_finite, token_logprobs
+from ptdpo_cli.models.logprobs import require_finite, response_logprobs, score_responses, token_logprobs
 from ptdpo_cli.objectives import coarse_logprobs, distill_mask
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
@@ -181,10 +181,11 @@ def _score_shard(recipe, plan, book, reference, rollouts: list[Rollout], gated: 
     tensors = _teacher_tensors(teacher)
     if plan.section["reference_logprobs"]:
         students = book.students(r.problem_id for r in rollouts)
-        tensors["reference_logprobs"] = np.concatenate(
-            reference_scores(recipe, reference, students, rollouts, temperature=temperature)
-            or [np.zeros(0, np.float32)]
+        responses = [rollout.token_ids_T for rollout in rollouts]
+        logprobs = response_logprobs(
+            reference, students, responses, who="reference", **_settings(recipe, temperature)
         )
+        tensors["reference_logprobs"] = np.concatenate(logprobs or [np.zeros(0, np.float32)])
     return rows, tensors
 
 
@@ -203,60 +204,32 @@ def teacher_scores(
     """The teacher's exact log-probs on the support, for rollouts under their teacher prompts, in order."""
     k = recipe.teacher.top_k
 
-    def score(logits_NV, where, batch, sampler_top_NK):
-        require_finite(logits_NV, reference.media_ids, who="teacher")
-        require_informed(logits_NV, reference.media_ids)
-        top_NK = logits_NV.topk(min(k, logits_NV.shape[1] - len(reference.media_ids)), 1).indices
-        support_NS = union(sampler_top_NK[where].to(top_NK.device), top_NK)
-        return (
-            support_NS.int(),
-            coarse_logprobs(logits_NV, support_NS),
-            token_logprobs(logits_NV, batch.response_ids_N[where]),
-        )
+    def score(logits_nV, ids_n, sampler_top_nK):
+        require_finite(logits_nV, reference.media_ids, who="teacher")
+        require_informed(logits_nV, reference.media_ids)
+        top_nK = logits_nV.topk(min(k, logits_nV.shape[1] - len(reference.media_ids)), 1).indices
+        support_nS = union(sampler_top_nK, top_nK)
+        return support_nS.int(), coarse_logprobs(logits_nV, support_nS), token_logprobs(logits_nV, ids_n)
 
-    return [TeacherScore(*parts) for parts in _score_all(recipe, reference, prompts, rollouts, score, temperature)]
-
-
-def reference_scores(
-    recipe: Recipe, reference: Policy, prompts: list[Prompt], rollouts: list[Rollout], *, temperature: float
-) -> list[np.ndarray]:
-    """The reference's log-probs of the sampled tokens, question only, per rollout in order."""
-
-    def score(logits_NV, where, batch, _):
-        require_finite(logits_NV, reference.media_ids, who="reference")
-        return (token_logprobs(logits_NV, batch.response_ids_N[where]),)
-
-    return [logprobs for (logprobs,) in _score_all(recipe, reference, prompts, rollouts, score, temperature)]
+    found = score_responses(
+        reference,
+        prompts,
+        [rollout.token_ids_T for rollout in rollouts],
+        score,
+        beside=[rollout.sampler_top_ids_TK for rollout in rollouts],
+        **_settings(recipe, temperature),
+    )
+    return [TeacherScore(*parts) for parts in found]
 
 
-def _score_all(recipe, policy, prompts, rollouts, score, temperature) -> list[tuple[np.ndarray, ...]]:
-    """`score` over every response token, in batches of a token budget; results per rollout, in the order given."""
-    results: list = [None] * len(rollouts)
-    lengths = [len(rollout.token_ids_T) for rollout in rollouts]
-    for indices in in_token_batches(prompts, lengths, recipe.train.tokens_per_micro_batch):
-        batch = build_batch(
-            policy.model,
-            [prompts[i] for i in indices],
-            [rollouts[i].token_ids_T for i in indices],
-            pad_id=policy.tokenizer.pad_token_id,
-        )
-        sampler_top_NK = torch.from_numpy(np.concatenate([rollouts[i].sampler_top_ids_TK for i in indices])).long()
-        parts: list = []
-        longest = max(len(prompts[i]) for i in indices) + max(lengths[i] for i in indices)
-        with memory_for("score-ref", rows=len(indices), tokens=longest, keys=_MEMORY_KEYS):
-            for_each_chunk(
-                policy.model,
-                batch,
-                lambda logits_NV, where: parts.append(score(logits_NV, where, batch, sampler_top_NK)),  # noqa: B023
-                media_ids=policy.media_ids,
-                temperature=temperature,
-                logits_per_chunk=recipe.train.logits_per_chunk,
-            )
-        columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
-        ends = np.cumsum([lengths[i] for i in indices])[:-1]
-        for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):
-            results[index] = row
-    return results
+def _settings(recipe: Recipe, temperature: float) -> dict:
+    """How the reference reads responses, with a hint or without."""
+    return {
+        "temperature": temperature,
+        "tokens_per_batch": recipe.train.tokens_per_micro_batch,
+        "logits_per_chunk": recipe.train.logits_per_chunk,
+        "guard": lambda rows, tokens: memory_for("score-ref", rows=rows, tokens=tokens, keys=_MEMORY_KEYS),
+    }
 
 
 def union(first_NK: torch.Tensor, second_NK: torch.Tensor) -> torch.Tensor:
@@ -268,16 +241,6 @@ def union(first_NK: torch.Tensor, second_NK: torch.Tensor) -> torch.Tensor:
     ids_NS = ids_NS.masked_fill(repeated_NS, largest).sort(1).values
     width = int((~repeated_NS).sum(1).max()) if len(ids_NS) else 0
     return ids_NS[:, :width].masked_fill(ids_NS[:, :width] == largest, -1)
-
-
-def _stack(parts: list[np.ndarray]) -> np.ndarray:
-    """Chunks one after the other, though their supports differ in width: ids pad with −1, log-probs with −inf."""
-    if len(parts) == 1 or parts[0].ndim == 1:
-        return np.concatenate(parts)
-    width = max(p.shape[1] for p in parts)
-    if np.issubdtype(parts[0].dtype, np.integer):
-        return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=-1) for p in parts])
-    return np.concatenate([np.insert(p, [p.shape[1] - 1] * (width - p.shape[1]), -np.inf, axis=1) for p in parts])
 
 
 def _require_sight(recipe, book, reference, prompts: list[Prompt], rollouts: list[Rollout]) -> None:
