@@ -20,6 +20,7 @@ from ptdpo_cli.models.inputs import Prompt, build_batch
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.logprobs import require_finite, response_hidden, response_logits
 from ptdpo_cli.models.prompt import user_message
+from ptdpo_cli.models.support import plain_logits
 
 Verdict = Literal["ok", "warn", "fail", "skipped"]
 
@@ -362,20 +363,7 @@ def _jumps(prompt: Prompt) -> list[int]:
 @torch.no_grad()
 def _plain_logprobs(policy: Policy, prompt: Prompt, response_ids_T: np.ndarray) -> torch.Tensor:
     """One ordinary forward over prompt and response, for which the model finds positions by itself -> logprobs_TV."""
-    device, n_prompt = policy.model.device, len(prompt)
-    response_T = torch.from_numpy(np.asarray(response_ids_T)).long()
-    ids_1L = torch.cat([prompt.token_ids_L, response_T])[None].to(device)
-    types_1L = torch.cat([prompt.type_ids_L, torch.zeros_like(response_T)])[None].to(device)
-    types = {"mm_token_type_ids": types_1L} if len(prompt.positions_3L) == 3 else {}    # only M-RoPE reads them
-    pictures = {
-        name: tensor.to(device)
-        for name in ("pixel_values", "image_grid_thw")
-        if (tensor := getattr(prompt, name)) is not None
-    }
-    logits_1LV = policy.model(
-        input_ids=ids_1L, attention_mask=torch.ones_like(ids_1L), **types, **pictures
-    ).logits
-    logits_TV = logits_1LV[0, n_prompt - 1 : -1].float()
+    logits_TV = plain_logits(policy, prompt, response_ids_T)
     logits_TV[:, policy.media_ids] = float("-inf")
     return logits_TV.log_softmax(1)
 

@@ -118,7 +118,7 @@ def _probe(policy: Policy) -> None:
     with torch.no_grad():
         batch = build_batch(model, prompts, [response] * 2, pad_id=policy.tokenizer.pad_token_id)
         ours_NV = response_logits(model, response_hidden(model, batch), media_ids=[], temperature=1.0)
-        plain_NV = torch.cat([_plain_logits(policy, prompt, response) for prompt in prompts])
+        plain_NV = torch.cat([plain_logits(policy, prompt, response) for prompt in prompts])
     # Two roads through bfloat16 differ by its rounding; a wrong position, pad or scale by much more.
     tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
     apart = float((ours_NV - plain_NV).abs().max() / plain_NV.abs().max())
@@ -128,7 +128,7 @@ def _probe(policy: Policy) -> None:
         )
 
 
-def _plain_logits(policy: Policy, prompt, response):
+def plain_logits(policy: Policy, prompt, response):
     """The response's logits from one ordinary call: no padding, no cache, positions left to the model."""
     import torch
 

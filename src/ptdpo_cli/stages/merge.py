@@ -27,9 +27,11 @@ from ptdpo_cli.artifacts.store import (
     sum_counts,
 )
 from ptdpo_cli.errors import ArtifactError
+from ptdpo_cli.stages.plan import Plan
 
 # What all parts of one artifact have in common, besides their schema and stage, which the input key covers.
-_SHARED = ("input_key", "inputs", "section", "seed", "model", "hint_hash", "policy_hash")
+_ORIGIN = ("inputs", "section", "seed", "model", "hint_hash", "policy_hash")
+_SHARED = ("input_key", *_ORIGIN)
 
 
 def merge(path: Path | str) -> list[dict]:
@@ -102,21 +104,8 @@ def _join(path: Path, count: int, *, is_forced: bool) -> Artifact:
         if faults := file_faults(part.path, part.manifest.files):
             raise ArtifactError(f"{part.path} is damaged", found=indented(faults), hint=again(part.manifest))
     first = parts[0].manifest
-    writer = Writer(
-        path.parent.parent,
-        first.kind,
-        key=first.input_key,
-        stage=first.stage,
-        section=first.section,
-        inputs=first.inputs,
-        seed=first.seed,
-        model=first.model,
-        hint_hash=first.hint_hash,
-        policy_hash=first.policy_hash,
-        command=_command(first.command, None),
-        force=is_forced,
-    )
-    with writer:
+    plan = Plan(path.parent.parent, first.kind, first.stage, **{field: getattr(first, field) for field in _ORIGIN})
+    with plan.writer(force=is_forced, command=_command(first.command, None)) as writer:
         for part in parts:
             writer.take_shards(part)
         counts = sum_counts(part.manifest.counts for part in parts)

@@ -60,7 +60,7 @@ class Plan:
         whole = find_finished(self.run, self.kind, self.key)
         return whole or (find_finished(self.run, self.kind, self.key, part) if part else None)
 
-    def writer(self, *, force: bool = False, part: Part | None = None) -> Writer:
+    def writer(self, *, force: bool = False, part: Part | None = None, command: str | None = None) -> Writer:
         return Writer(
             self.run,
             self.kind,
@@ -74,6 +74,7 @@ class Plan:
             policy_hash=self.policy_hash,
             force=force,
             part=part,
+            command=command,
         )
 
 
