@@ -60,9 +60,9 @@ class Data(Section):
     """The problems, from a known data set or from a file of yours."""
 
     name: str = "digit-grid"
-    """`digit-grid`, or a path to a .jsonl, .json or .parquet file or a folder."""
-    split: str = "train"
-    """Which part of the data set; for a single file a label only."""
+    """A data set that `ptdpo data` lists, or a path to a .jsonl, .json or .parquet file or a folder."""
+    split: str | None = None
+    """Which part of the data set; null: its own for training. For a single file a label only."""
     count: Positive | None = None
     """digit-grid: how many problems to draw; files: read the first `count` rows."""
     kinds: list[str] | None = None
@@ -73,6 +73,14 @@ class Data(Section):
     """Where relative paths of pictures start; null: the data file's folder."""
     max_image_pixels: Positive = 50_000_000
     """A larger picture is refused before it is decoded (decompression bombs)."""
+    root: str | None = None
+    """A folder with local copies of public data sets, each under its hub id; null: the hub, or its cache."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """error: stop with a list of them; skip: leave them out, count them, and keep them with their reasons."""
+    exclude: str | None = None
+    """A file of problem ids to leave out, such as `ptdpo data overlap` writes."""
+    fetch_urls: bool = False
+    """Whether pictures given by http(s) address may be fetched."""
 
 
 class Hints(Section):
@@ -101,13 +109,57 @@ class Rollout(Section):
     """Problems sampled together and finished together: the unit of work that a killed stage never repeats."""
 
 
+Extraction = Literal["boxed", "tag", "phrase", "letter"]
+
+
+class Overlong(Section):
+    """DAPO's soft penalty: 0 up to max − buffer tokens, then down to −1 at max."""
+
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the penalty."""
+    max_tokens: Positive | None = None
+    """Where it reaches −1; null: rollout.max_new_tokens."""
+    buffer_tokens: Positive = 512
+    """How long before that it begins. DAPO: 4096 of 20480."""
+
+
+class Repetition(Section):
+    """−(share of n-grams of words that repeat an earlier one)."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    """Of the penalty."""
+    ngram: Positive = 4
+    """Words of an n-gram."""
+
+
+class RewardFunction(Section):
+    """A Python function of yours; see docs/rewards.md for its signature."""
+
+    function: str
+    """`module:function`, found as `import module` finds it, and in the current folder."""
+    weight: float = 1.0
+    """Of what it returns."""
+
+
 class Reward(Section):
-    """R = accuracy_weight · accuracy + format_weight · format."""
+    """R = accuracy_weight · accuracy + format_weight · format + the terms below, each times its weight."""
 
     accuracy_weight: Annotated[float, Field(ge=0)] = 0.9
     """Of the answer: 1 right, 0 wrong."""
     format_weight: Annotated[float, Field(ge=0)] = 0.1
     """Of the form: 1 when the response keeps it."""
+    overlong: Overlong | None = None
+    """DAPO's penalty for long responses: `{weight: 1, buffer_tokens: 512}`; null: none."""
+    repetition: Repetition | None = None
+    """A penalty for repeated n-grams: `{weight: 0.1, ngram: 4}`; null: none."""
+    functions: list[RewardFunction] = []
+    """Your own: `[{function: "my_rewards:brevity", weight: 0.2}]`; they run in worker processes."""
+    extraction: Annotated[list[Extraction], Field(min_length=1)] = ["boxed"]
+    """Where an answer is looked for, in this order: the last box, `<answer>` tags, "the answer is", a choice's letter.
+    Paper: the box alone."""
+    time_limit_s: Annotated[float, Field(gt=0)] = 5.0
+    """Of one verdict or one call of a function of yours; then its worker process is killed, and the outcome is
+    `timeout`."""
 
 
 class Teacher(Section):
@@ -240,13 +292,32 @@ class Vllm(Section):
     """Mean difference to the trainer's log-probs allowed after loading weights; null: 1e-4, in bfloat16 0.05 nats."""
 
 
+class Judge(Section):
+    """A language model behind an OpenAI-compatible endpoint that compares answers which no rule can."""
+
+    model: str
+    """Its name there; kept in the artifact."""
+    url: str
+    """The endpoint, `http://localhost:8000/v1`."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself is never stored."""
+    answer_types: list[str] = ["text"]
+    """Which answers it judges instead of the rule."""
+    concurrency: Positive = 8
+    """Requests at once."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Further attempts after a failure; then the answer stays unjudged."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Of one request."""
+
+
 class Eval(Section):
     """Question-only evaluation: one greedy answer and n samples per problem."""
 
     data: str | None = None
     """Another data set than the training one; a training file without splits of its own needs it."""
-    split: str = "test"
-    """Which part of the data set."""
+    split: str | None = None
+    """Which part of the data set; null: its own for evaluation."""
     count: Positive | None = None
     """Only so many problems; null: all, or the data set's own number."""
     greedy: bool = True
@@ -263,6 +334,12 @@ class Eval(Section):
     """Problems answered together and finished together."""
     bootstrap_resamples: Positive = 10_000
     """Draws for the 95 % interval."""
+    extraction: Annotated[list[Extraction], Field(min_length=1)] = ["boxed", "tag", "phrase", "letter"]
+    """Where an answer is looked for, in this order; the paper's benchmarks read the box alone."""
+    blind: bool = False
+    """Without the pictures: what the questions alone give away."""
+    judge: Judge | None = None
+    """Ask a language model about answers of some types; null: rules alone."""
 
 
 class Job(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
@@ -34,6 +35,9 @@ def problem_from_row(row: Mapping, images: Mapping[str, bytes] | ImageReader) ->
         images=tuple(images[name] for name in row["images"]),
         regions=tuple(Region(region["label"], tuple(region["box"])) for region in row["regions"]),
         steps=tuple(row["steps"]), choices=tuple(row["choices"]),
+        # Columns that came later: an older artifact lacks them.
+        precision=row.get("precision"), family=row.get("family") or "",
+        metadata=json.loads(row.get("metadata") or "{}"),
     )
 
 
@@ -68,4 +72,5 @@ def _row(problem: Problem) -> dict:
         "choices": problem.choices, "solution": problem.solution, "category": problem.category,
         "regions": [{"label": region.label, "box": region.box} for region in problem.regions], "steps": problem.steps,
         "source": problem.source, "split": problem.split, "license": problem.license,
+        "precision": problem.precision, "family": problem.family, "metadata": json.dumps(dict(problem.metadata)),
     }

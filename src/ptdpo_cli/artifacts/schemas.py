@@ -5,7 +5,8 @@ Within a version only optional columns are added; anything else is a new version
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -28,6 +29,10 @@ class Problem:
 
     `images` are encoded files (PNG, JPEG, …) in order; the question holds no image placeholder. `regions` and `steps`
     are what a hint may be made of: where to look, and what to do there, never what comes out.
+
+    A multiple-choice answer is a letter, with the options' texts in `choices` where the data set names them. `family`
+    joins rows that are variants or steps of one problem, so that they count as one in intervals. `metadata` keeps what
+    a data set's own metrics read, as plain JSON values.
     """
 
     problem_id: str
@@ -43,6 +48,9 @@ class Problem:
     source: str = ""
     split: str = ""
     license: str = ""
+    precision: int | None = None        # decimals of a float answer that count; None: those that the answer has
+    family: str = ""
+    metadata: Mapping = field(default_factory=dict)
 
 
 PROBLEMS = pa.schema([
@@ -59,6 +67,9 @@ PROBLEMS = pa.schema([
     ("source", pa.string()),
     ("split", pa.string()),
     ("license", pa.string()),
+    ("precision", pa.int32()),                  # null: the decimals that the answer has
+    ("family", pa.string()),                    # what variants and steps of one problem have in common
+    ("metadata", pa.string()),                  # JSON: what the data set's own metrics read
 ])
 
 IMAGES = pa.schema([
@@ -90,6 +101,10 @@ ROLLOUTS = pa.schema([
     ("accuracy", pa.float32()),
     ("format", pa.float32()),
     ("reward", pa.float32()),
+    ("extracted_by", pa.string()),              # boxed, tag, phrase or letter; null: no answer could be read
+    ("outcome", pa.string()),                   # see OUTCOMES
+    ("agreed", pa.bool_()),                     # whether a second, independent check agrees; null: none was made
+    ("terms", pa.string()),                     # JSON: the other terms of the reward, before their weights
 ])
 # Beside each Parquet shard of rollouts, ragged over rollouts by `offsets` (R + 1):
 #   token_ids (N,) int32 · sampler_logprobs (N,) float32 · sampler_top_ids (N, K) int32, K = 0 when not asked for
@@ -120,9 +135,21 @@ EVALS = pa.schema([
     ("response_tokens", pa.int32()),
     ("extracted", pa.string()),
     ("answer", pa.string()),
-    ("accuracy", pa.float32()),
+    ("accuracy", pa.float32()),                 # null: a judge was asked for and failed
     ("format", pa.float32()),
+    ("source", pa.string()),                    # the benchmark
+    ("family", pa.string()),
+    ("answer_type", pa.string()),
+    ("metadata", pa.string()),                  # JSON, as in problems
+    ("extracted_by", pa.string()),              # as in rollouts
+    ("outcome", pa.string()),
+    ("agreed", pa.bool_()),
+    ("published", pa.float32()),                # by the data set's own published rule; null where it has none
+    ("judge", pa.string()),                     # what the judge said, or why it failed; null: not asked
 ])
+
+# What a verdict may be. Only "right" has accuracy 1; "unjudged" has none; the others have 0 and say why.
+OUTCOMES = ("right", "wrong", "no_answer", "truncated", "refused", "timeout", "error", "unjudged")
 
 
 @dataclass(frozen=True, slots=True)

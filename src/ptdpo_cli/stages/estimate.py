@@ -422,7 +422,7 @@ def _data_bytes(recipe: Recipe) -> int:
     if recipe.data.name == "digit-grid":
         from ptdpo_cli.datasets.digit_grid import COUNTS
 
-        return (recipe.data.count or COUNTS.get(recipe.data.split, 0)) * _DIGIT_GRID_BYTES
+        return (recipe.data.count or COUNTS.get(recipe.data.split or "train", 0)) * _DIGIT_GRID_BYTES
     root = Path(recipe.data.image_root) if recipe.data.image_root else path.parent if path.is_file() else path
     return sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if path.exists() else 0
 

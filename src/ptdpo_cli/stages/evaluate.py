@@ -5,6 +5,7 @@ Reads problems and a policy; writes every prediction, and in the manifest the su
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,9 +23,9 @@ from ptdpo_cli.errors import ArtifactError, UsageError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.grading import graded
 from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.rollout import graded
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, paired_difference, pass_at_k
 
 _MEMORY_KEYS = "eval.problems_per_shard, eval.samples or eval.max_new_tokens"
@@ -101,14 +102,19 @@ def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, p
     temperature = 0.0 if greedy else settings.temperature
     sampling = Sampling(settings.max_new_tokens, temperature, settings.top_p)
     samples = sample_within_memory(engine, requests, sampling, stage="eval", keys=_MEMORY_KEYS)
-    for index, (request, sample) in enumerate(zip(requests, samples, strict=True)):
-        problem = book.problems[request.prompt.problem_id]
+    problems = [book.problems[request.prompt.problem_id] for request in requests]
+    verdicts = graded(samples, problems, policy, recipe.reward, extraction=settings.extraction)
+    for index, (problem, verdict) in enumerate(zip(problems, verdicts, strict=True)):
         yield {
             "problem_id": problem.problem_id,
             "category": problem.category,
-            "sample": numbers[index % len(numbers)],
+            "source": problem.source,
+            "family": problem.family,
             "answer": problem.answer,
-            **graded(sample, problem, policy, recipe.reward),
+            "answer_type": problem.answer_type,
+            "metadata": json.dumps(dict(problem.metadata)),
+            "sample": numbers[index % len(numbers)],
+            **verdict,
         }
 
 

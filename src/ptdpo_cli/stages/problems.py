@@ -21,7 +21,7 @@ _SHARD_ROWS = 2048
 
 def plan_problems(recipe: Recipe, run: Path) -> Plan:
     """The training problems; a local file counts with the hash of its bytes, so an edited file is another input."""
-    return _plan(recipe, run, recipe.data.model_dump())
+    return _plan(recipe, run, recipe.data.model_dump() | {"split": recipe.data.split or "train"})
 
 
 def plan_eval_problems(recipe: Recipe, run: Path) -> Plan:
@@ -30,14 +30,14 @@ def plan_eval_problems(recipe: Recipe, run: Path) -> Plan:
     Errors: UsageError when they would be the training problems under another name: one file has no splits.
     """
     data, settings = recipe.data, recipe.eval
-    if settings.data is None and Path(data.name).is_file() and settings.split != data.split:
+    if settings.data is None and Path(data.name).is_file() and (settings.split or "test") != (data.split or "train"):
         raise UsageError(
             "this would evaluate on the training file",
             expected="held-out problems",
             found=data.name,
             hint="`ptdpo eval --data HELD_OUT_FILE`, or `--split train` if it is the training problems that you mean",
         )
-    changed = {"name": settings.data or data.name, "split": settings.split, "count": settings.count}
+    changed = {"name": settings.data or data.name, "split": settings.split or "test", "count": settings.count}
     return _plan(recipe, run, data.model_dump() | changed)
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from ptdpo_cli.artifacts.parts import Part
-from ptdpo_cli.artifacts.schemas import ROLLOUTS, Problem
+from ptdpo_cli.artifacts.schemas import ROLLOUTS
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of, split
 from ptdpo_cli.engines import Engine, Request, Sample, Sampling, draw_seed
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.models.load import Policy
-from ptdpo_cli.recipe import Recipe, Reward
-from ptdpo_cli.rewards import grade
+from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.grading import graded
 from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 
@@ -120,10 +120,7 @@ def make_rollouts(
                 for g in range(n_rollouts)
             ]
             samples = sample_within_memory(engine, requests, sampling, stage="rollout", keys=_MEMORY_KEYS)
-            rows = [
-                _row(recipe, book, request, sample, g % n_rollouts, policy)
-                for g, (request, sample) in enumerate(zip(requests, samples, strict=True))
-            ]
+            rows = _rows(recipe, book, requests, samples, policy)
             writer.write_shard(
                 shard,
                 tables={"rollouts": pa.Table.from_pylist(rows, schema=ROLLOUTS)},
@@ -141,39 +138,25 @@ def make_rollouts(
         return writer.finish()
 
 
-def _row(recipe: Recipe, book: PromptBook, request: Request, sample: Sample, index: int, policy: Policy) -> dict:
-    problem = book.problems[request.prompt.problem_id]
-    refuse_media_tokens(sample.token_ids_T, policy, where=problem.problem_id)
-    return {
-        "rollout_id": f"{problem.problem_id}/{index}",
-        "problem_id": problem.problem_id,
-        "rollout": index,
-        "prompt_tokens": len(request.prompt),
-        "image_tokens": request.prompt.n_image_tokens,
-        **graded(sample, problem, policy, recipe.reward),
-    }
-
-
-def graded(sample: Sample, problem: Problem, policy: Policy, reward: Reward) -> dict:
-    """A sample's text and the verdict on it, as columns."""
-    text = policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True)
-    verdict = grade(
-        text,
-        problem.answer,
-        truncated=sample.finish_reason == "length",
-        answer_type=problem.answer_type,
-        accuracy_weight=reward.accuracy_weight,
-        format_weight=reward.format_weight,
-    )
-    return {
-        "text": text,
-        "finish_reason": sample.finish_reason,
-        "response_tokens": len(sample.token_ids_T),
-        "extracted": verdict.extracted,
-        "accuracy": verdict.accuracy,
-        "format": verdict.format,
-        "reward": verdict.reward,
-    }
+def _rows(
+    recipe: Recipe, book: PromptBook, requests: list[Request], samples: list[Sample], policy: Policy
+) -> list[dict]:
+    problems = [book.problems[request.prompt.problem_id] for request in requests]
+    for problem, sample in zip(problems, samples, strict=True):
+        refuse_media_tokens(sample.token_ids_T, policy, where=problem.problem_id)
+    verdicts = graded(samples, problems, policy, recipe.reward, extraction=recipe.reward.extraction)
+    rows = []
+    for index, (request, verdict) in enumerate(zip(requests, verdicts, strict=True)):
+        problem_id, rollout = request.prompt.problem_id, index % recipe.rollout.rollouts_per_problem
+        rows.append({
+            "rollout_id": f"{problem_id}/{rollout}",
+            "problem_id": problem_id,
+            "rollout": rollout,
+            "prompt_tokens": len(request.prompt),
+            "image_tokens": request.prompt.n_image_tokens,
+            **verdict,
+        })
+    return rows
 
 
 def refuse_media_tokens(token_ids_T: np.ndarray, policy: Policy, *, where: str) -> None:
