@@ -22,13 +22,18 @@ from ptdpo_cli.artifacts import schemas
 from ptdpo_cli.artifacts.manifest import Manifest
 from ptdpo_cli.artifacts.tensors import offsets_of
 from ptdpo_cli.cli import app
-from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.recipe import Judge, Overlong, Recipe, Repetition, RewardFunction
 from ptdpo_cli.stages.sft import Phase, SftSettings, Share, Warmup
 
 DOCS = Path(__file__).parents[1] / "docs"
 AGAIN = "`make docs` writes it again"
 END = "...\n"        # YAML's, after a value that stands alone
 SFT = {"sft": SftSettings, "sft.warmup": Warmup, "sft.phases[]": Phase, "sft.phases[].mix[]": Share}
+# Sections that may be null or stand in a list: a table of their own, and a key in the section that holds them.
+INNER = {
+    "reward": {"reward.overlong": Overlong, "reward.repetition": Repetition, "reward.functions[]": RewardFunction},
+    "eval": {"eval.judge": Judge},
+}
 
 
 # --- docs/recipes.md --------------------------------------------------------------------------------------------------
@@ -37,7 +42,11 @@ SFT = {"sft": SftSettings, "sft.warmup": Warmup, "sft.phases[]": Phase, "sft.pha
 def sections() -> dict[str, type[BaseModel]]:
     """Heading -> model, in the order of the recipe; the top level's own keys come first."""
     fields = {name: field.annotation for name, field in Recipe.model_fields.items()}
-    return {"Top level": Recipe} | {name: model for name, model in fields.items() if is_section(model)} | SFT
+    found = {"Top level": Recipe}
+    for name, model in fields.items():
+        if is_section(model):
+            found |= {name: model} | INNER.get(name, {})
+    return found | SFT
 
 
 def is_section(annotation: object) -> bool:
@@ -62,7 +71,7 @@ def type_name(kind, metadata: tuple = ()) -> str:
     elif parts:
         text = f"{origin.__name__} of {', '.join(type_name(part) for part in parts if part is not ...)}"
     else:
-        text = {NoneType: "null"}.get(kind, kind.__name__)
+        text = "section" if is_section(kind) else {NoneType: "null"}.get(kind, kind.__name__)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     limits = [limit for one in metadata for limit in getattr(one, "metadata", [one])]
     bounds = (f"{sign} {getattr(limit, n)}" for limit in limits for n, sign in signs.items() if hasattr(limit, n))

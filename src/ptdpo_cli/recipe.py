@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -482,10 +483,21 @@ def _read_yaml(path: Path) -> dict:
     return {key: {} if value is None and _section(key) else value for key, value in tree.items()}
 
 
-def _section(name: str) -> type[Section] | None:
-    field = Recipe.model_fields.get(name)
-    is_section = field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    return field.annotation if is_section else None
+def _section(name: str, of: type[Section] | None = None) -> type[Section] | None:
+    """The section that a key of another one (None: of the whole recipe) holds, also where it may be null or a list."""
+    field = (of or Recipe).model_fields.get(name)
+    return field and next(filter(_is_section, _parts(field.annotation)), None)
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _parts(annotation: object) -> Iterator[object]:
+    """A type, and what it is made of: `Judge | None` holds Judge."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
 
 
 def _set(tree: dict, override: str) -> None:
@@ -516,9 +528,9 @@ def _explain(fault: dict) -> str:
     if fault["type"] != "extra_forbidden":
         return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]} (found {fault['input']!r})"
     *sections, key = fault["loc"]
-    model: type[BaseModel] = Recipe
+    model: type[Section] = Recipe
     for section in sections:
-        model = model.model_fields[section].annotation
+        model = model if isinstance(section, int) else _section(section, model)      # a number: a place in a list
     here = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0.5)
     place = f"section {'.'.join(map(str, sections))}" if sections else "the top level"
     if here:
