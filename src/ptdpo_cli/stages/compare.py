@@ -13,7 +13,7 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import ArtifactError, UsageError
 from ptdpo_cli.stages.report import COLOURS, load_pyplot
 from ptdpo_cli.stages.summary import MODES, Answered, averages_of, by_problem
-from ptdpo_cli.stages.summary_tables import new_table, short_names
+from ptdpo_cli.stages.summary_tables import new_table, short_average, short_names
 from ptdpo_cli.statistics import (
     deviation_per_problem,
     holm,
@@ -136,7 +136,7 @@ def _rows(comparison: dict) -> list[tuple[tuple[str, str], dict]]:
         if len(comparison[mode]["benchmarks"]) > 1:
             names = short_names(comparison[mode]["benchmarks"])
             rows += [((mode, names[source]), row) for source, row in comparison[mode]["benchmarks"].items()]
-            rows += [((mode, f"{name}, mean"), row) for name, row in comparison[mode]["averages"].items()]
+            rows += [((mode, short_average(name)), row) for name, row in comparison[mode]["averages"].items()]
     return rows
 
 
@@ -148,7 +148,7 @@ def render_comparison(result: dict, console: Console) -> None:
         console.print(Text(f"{_letter(number)}  {comparison['b']}"))
     for number, comparison in enumerate(comparisons):
         letter = _letter(number)
-        adjusted = ["p, Holm"] if len(comparisons) > 1 else []
+        adjusted = ["Holm"] if len(comparisons) > 1 else []
         table = new_table("", "problems", "A", letter, f"{letter} − A", "95 % interval", "p", *adjusted)
         for (mode, name), r in _rows(comparison):
             if not name and table.row_count:
@@ -234,10 +234,9 @@ def draw_comparison(result: dict, out: Path) -> Path:
             if key not in rows:
                 continue
             low, high = rows[key]["interval"]
-            colour, height = COLOURS[number % len(COLOURS)], place + shift
-            axis.plot([low, high], [height, height], color=colour, linewidth=1.8)
-            marker = "s" if key[1].endswith(", mean") or not key[1] else "o"
-            axis.plot(rows[key]["difference"], height, marker, color=colour, label=label)
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot([low, high], [place + shift] * 2, color=colour, linewidth=1.8)
+            axis.plot(rows[key]["difference"], place + shift, "o" if key[1] else "s", color=colour, label=label)
             label = None
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(keys)), [f"{mode}: {name or 'all problems'}" for mode, name in keys], fontsize=9)

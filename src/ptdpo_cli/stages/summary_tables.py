@@ -66,6 +66,11 @@ def short_names(sources: Iterable[str]) -> dict[str, str]:
     return {source: source.rpartition("/")[2] if are_parts_of_one else source for source in sources}
 
 
+def short_average(name: str) -> str:
+    """A mean of benchmarks as a table names it."""
+    return name.removesuffix("-dependent")
+
+
 def new_table(*titles: str, title: str | None = None) -> Table:
     """The first column holds names, the others figures; narrow enough for nine of them in 80 columns."""
     table = Table(
@@ -128,7 +133,7 @@ def _benchmarks_table(summary: dict, names: dict[str, str], modes: Sequence[str]
     for name, average in summary["averages"].items():
         shares = [summary["benchmarks"][source]["majority_share"] for source in average["benchmarks"]]
         cells = [cell for mode in modes for cell in _with_interval(average.get(mode))]
-        table.add_row(name.removesuffix("-dependent"), "", *cells, _figure(float(np.mean(shares))))
+        table.add_row(short_average(name), "", *cells, _figure(float(np.mean(shares))))
     return table
 
 
