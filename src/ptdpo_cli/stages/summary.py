@@ -153,8 +153,9 @@ def _repeated(problems: Sequence[Answered]) -> dict:
     """What several samples of a problem say together; a problem counts for pass@k if it has k verdicts."""
     judged = [problem.judged for problem in problems if problem.judged]
     n = max(len(problem.answers) for problem in problems)
+    has_several = n > 1 and bool(judged)
     pass_at, k = {}, 1
-    while 1 < n >= k:
+    while has_several and k <= n:
         chances = [pass_at_k(len(rows), sum(map(_is_right, rows)), k) for rows in judged if len(rows) >= k]
         if chances:
             pass_at[str(k)] = float(np.mean(chances))
@@ -162,8 +163,8 @@ def _repeated(problems: Sequence[Answered]) -> dict:
     return {
         "samples_per_problem": n,
         "pass_at_k": pass_at,
-        "maj_at_n": float(np.mean([_vote(rows) for rows in judged])) if judged else None,
-        "best_at_n": float(np.mean([any(map(_is_right, rows)) for rows in judged])) if judged else None,
+        "maj_at_n": float(np.mean([_vote(rows) for rows in judged])) if has_several else None,
+        "best_at_n": float(np.mean([any(map(_is_right, rows)) for rows in judged])) if has_several else None,
     }
 
 
