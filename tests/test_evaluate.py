@@ -118,7 +118,7 @@ def test_the_tables_of_one_benchmark():
         r"x +2 +0.500 +0.375", r"all +3 +0.333 +0.250", r"95 % interval .*0.000 – 0.375",
         r"majority of n +– +0.250", r"best of n +– +0.667", r"by the published rule +– +0.500",
         r"no answer read +33.3% +16.7%", r"truncated +33.3% +0.0%", r"refused +0.0% +8.3%",
-        r"timed out or failed +0.0% +8.3%", r"unjudged +0.0% +8.3%", r"second check agrees +– +75.0%",
+        r"verdict failed +0.0% +8.3%", r"unjudged +0.0% +8.3%", r"second check agrees +– +75.0%",
         r"response tokens +10 +17", r"pass@k, sampled: 1: 0.250, 2: 0.444, 4: 1.000",
         r"answers read by boxed 66.7%, tag 13.3%", r"1 answers have no verdict",
         r"always answering '7' would score 0.667",

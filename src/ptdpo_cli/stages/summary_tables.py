@@ -19,11 +19,11 @@ _RATES = {
     "no answer read": ("extraction_failures",),
     "truncated": ("truncated",),
     "refused": ("refused",),
-    "timed out or failed": ("timeout", "error"),
+    "verdict failed": ("timeout", "error"),
     "unjudged": ("unjudged",),
     "second check agrees": ("agreement",),
 }
-_UNUSUAL = ("refused", "timed out or failed", "unjudged")       # left out where they are 0 everywhere
+_UNUSUAL = ("refused", "verdict failed", "unjudged")       # left out where they are 0 everywhere
 
 
 def render_summary(summary: dict, console: Console) -> None:
@@ -165,7 +165,8 @@ def _rates_table(summary: dict, names: dict[str, str]) -> Table:
     """Of all answers of a benchmark, greedy and sampled."""
     rows = _rows(summary, names)
     titles = _rates_to_show([one for _, one in rows])
-    table = new_table("benchmark", *titles, "tokens")
+    # Words one below the other: where all rates are there, 80 columns have no room for more.
+    table = new_table("benchmark", *(title.replace(" ", "\n") for title in titles), "tokens")
     for name, one in rows:
         table.add_row(name, *(_share(_rate(one, title)) for title in titles), f"{one['response_tokens']:,.0f}")
     return table
