@@ -146,16 +146,16 @@ def test_how_many_problems_a_difference_needs(tmp_path):
 
 
 def test_what_one_side_lacks_is_left_out_and_said(tmp_path):
-    a = rows_of({"p": [1.0, 0.0], "q": [0.0], "r": [None, None], "s": [1.0]}) + rows_of({"p": [1.0]}, -1)
-    b = rows_of({"p": [1.0], "q": [1.0, None], "r": [1.0], "u": [0.0], "v": [0.0]})
+    a = rows_of({"p": [1.0, 0.0], "q": [0.0], "r": [None, None], "s": [1.0], "t": [1.0]}) + rows_of({"p": [1.0]}, -1)
+    b = rows_of({"p": [1.0], "q": [1.0, None], "r": [1.0], "u": [0.0], "v": [0.0], "t": [None]})
     one, other = (stored(tmp_path / name, rows) for name, rows in (("a", a), ("b", b)))
     (found,) = compare([one, other])["comparisons"]
     assert "greedy" not in found                                            # B has none
     row = found["sampled"]
-    assert (row["problems"], row["only_a"], row["only_b"], row["unjudged"]) == (2, 1, 2, 1)
+    assert (row["problems"], row["only_a"], row["only_b"], row["unjudged"]) == (2, 1, 2, 2)
     assert row["difference"] == pytest.approx(((1 - 0.5) + (1 - 0)) / 2)     # p and q
     text = " ".join(run_command("compare", one.path, other.path).out.split())
-    assert "sampled: left out 1 answered by A alone, 2 answered by B alone, 1 without a verdict on one side" in text
+    assert "sampled: left out 1 answered by A alone, 2 answered by B alone, 2 without a verdict on one side" in text
 
 
 def test_nothing_in_common_is_an_empty_table_and_no_crash(tmp_path):

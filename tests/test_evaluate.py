@@ -84,7 +84,7 @@ def test_a_table_worked_out_by_hand():
     assert sampled["published"] == 0.5 and greedy["published"] is None
     rates = {
         "extraction_failures": 2 / 12, "truncated": 0, "refused": 1 / 12, "timeout": 1 / 12, "error": 0,
-        "unjudged": 1 / 12, "unjudged_answers": 1, "checked_twice": 4, "agreement": 3 / 4,
+        "unjudged": 1 / 12, "unjudged_answers": 1, "unscored": 3 / 12, "checked_twice": 4, "agreement": 3 / 4,
         "response_tokens": (4 * 30 + 8 * 10) / 12,
     }
     assert {name: sampled[name] for name in rates} == pytest.approx(rates)
@@ -121,7 +121,8 @@ def test_the_tables_of_one_benchmark():
         r"verdict failed +0.0% +8.3%", r"unjudged +0.0% +8.3%", r"second check agrees +– +75.0%",
         r"response tokens +10 +17", r"pass@k, sampled: 1: 0.250, 2: 0.444, 4: 1.000",
         r"answers read by boxed 66.7%, tag 13.3%", r"1 answers have no verdict",
-        r"always answering '7' would score 0.667",
+        r"always answering '7' would score 0.667", r"doubtful, greedy: .*: made-up 33.3%",
+        r"doubtful, sampled: .*: made-up 25.0%",
     ):
         assert re.search(line, text), (line, text)
     assert "blind" not in text
@@ -133,7 +134,17 @@ def test_a_zero_is_a_figure_and_what_did_not_happen_is_no_line():
     for line in (r"published rule +0.000 +0.000", r"majority of n +– +0.000", r"second check agrees +0.0% +0.0%",
                  r"no answer read +0.0% +0.0%"):
         assert re.search(line, text), (line, text)
-    assert not re.search("refused|failed|unjudged|no verdict", text)
+    assert not re.search("refused|failed|unjudged|no verdict|doubtful", text)
+
+
+@pytest.mark.parametrize(("unscored", "is_said"), [(1, False), (2, True)])
+def test_a_score_is_doubtful_above_a_tenth_of_unscored_answers(unscored, is_said):
+    """A judge that reads what no rule could has scored it; a refusal is no answer."""
+    rows = [answer(f"p{i}", -1, 1.0, None if i < 5 else "7") for i in range(10 - unscored)]
+    rows += [unread(f"q{i}", -1, "refused") for i in range(unscored)]
+    summary = summarise(rows, RECIPE)
+    assert summary["greedy"]["unscored"] == unscored / 10
+    assert ("doubtful" in shown(summary)) == is_said
 
 
 def test_no_verdict_at_all_is_no_score():

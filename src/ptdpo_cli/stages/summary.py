@@ -18,6 +18,7 @@ from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, majority
 
 GREEDY = -1                     # the sample number of the greedy answer
 MODES = ("greedy", "sampled")
+DOUBTFUL = 0.1                  # share of unscored answers above which a score says more about them than about skill
 
 # The nine benchmarks of the paper's Table 1 as they are headed there, and its two halves (arXiv 2606.07000).
 _GENERAL = {
@@ -172,6 +173,12 @@ def _is_right(row: Mapping) -> bool:
     return row["accuracy"] == 1
 
 
+def _is_unscored(row: Mapping) -> bool:
+    """Whether there was no answer to score, or no score for it: it may have been right for all we know."""
+    is_failed = row["accuracy"] is None or row.get("outcome") in ("timeout", "error")
+    return not _is_right(row) and (row["extracted"] is None or is_failed)
+
+
 def _vote(rows: Sequence[Mapping]) -> float:
     answers = [None if row["extracted"] is None else normalise(row["extracted"]) for row in rows]
     return majority_vote(answers, [_is_right(row) for row in rows])
@@ -191,6 +198,7 @@ def _rates(rows: Sequence[Mapping]) -> dict:
         "timeout": outcomes["timeout"] / n,
         "error": outcomes["error"] / n,
         "unjudged": sum(row["accuracy"] is None for row in rows) / n,
+        "unscored": sum(map(_is_unscored, rows)) / n,
         "unjudged_answers": sum(row["accuracy"] is None for row in rows),
         "checked_twice": len(checked),
         "agreement": sum(checked) / len(checked) if checked else None,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ptdpo_cli.stages.summary import MODES, SUITE
+from ptdpo_cli.stages.summary import DOUBTFUL, MODES, SUITE
 
 _WIDE_COLUMNS = 126     # Table 1 in one piece; in a narrower terminal its halves stand one under the other
 
@@ -53,6 +53,11 @@ def render_summary(summary: dict, console: Console) -> None:
         console.print("answers read by " + ", ".join(f"{way} {share:.1%}" for way, share in ways.items()))
     if unjudged := summary["unjudged_answers"]:
         console.print(f"{unjudged} answers have no verdict and count in no score", style="yellow")
+    for mode in modes:
+        shares = {names[source]: one[mode]["unscored"] for source, one in benchmarks.items()}
+        if doubtful := [f"{name} {share:.1%}".strip() for name, share in shares.items() if share > DOUBTFUL]:
+            said = f"doubtful, {mode}: answers that could not be read or judged: {', '.join(doubtful)}"
+            console.print(Text(said, style="yellow"))
     if len(benchmarks) == 1:
         majority = Text(f"always answering {summary['majority_answer']!r} would score {summary['majority_share']:.3f}")
         console.print(majority)
