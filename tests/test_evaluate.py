@@ -120,7 +120,7 @@ def test_the_tables_of_one_benchmark():
         r"no answer read +33.3% +16.7%", r"truncated +33.3% +0.0%", r"refused +0.0% +8.3%",
         r"verdict failed +0.0% +8.3%", r"unjudged +0.0% +8.3%", r"second check agrees +– +75.0%",
         r"response tokens +10 +17", r"pass@k, sampled: 1: 0.250, 2: 0.444, 4: 1.000",
-        r"answers read by boxed 66.7%, tag 13.3%", r"1 answers have no verdict",
+        r"answers read by boxed 66.7%, tag 13.3%", r"without a verdict, which count in no score: 1",
         r"always answering '7' would score 0.667", r"doubtful, greedy: .*: made-up 33.3%",
         r"doubtful, sampled: .*: made-up 25.0%",
     ):
@@ -134,7 +134,7 @@ def test_a_zero_is_a_figure_and_what_did_not_happen_is_no_line():
     for line in (r"published rule +0.000 +0.000", r"majority of n +– +0.000", r"second check agrees +0.0% +0.0%",
                  r"no answer read +0.0% +0.0%"):
         assert re.search(line, text), (line, text)
-    assert not re.search("refused|failed|unjudged|no verdict|doubtful", text)
+    assert not re.search("refused|failed|unjudged|a verdict|doubtful", text)
 
 
 @pytest.mark.parametrize(("unscored", "is_said"), [(1, False), (2, True)])
@@ -154,7 +154,7 @@ def test_no_verdict_at_all_is_no_score():
         one = summary[mode]
         assert one["accuracy"] is one["interval"] is one["maj_at_n"] is one["best_at_n"] is None
         assert one["pass_at_k"] == {} and one["unjudged"] == 1
-    assert re.search(r"all +2 +– +–", shown(summary)) and "6 answers have no verdict" in shown(summary)
+    assert re.search(r"all +2 +– +–", shown(summary)) and "count in no score: 6" in shown(summary)
     json.dumps(summary, allow_nan=False)
 
 
@@ -272,7 +272,7 @@ def test_tables_keep_to_the_terminal_and_names_stay_whole(width):
 
 
 def test_own_metrics_read_one_set_of_answers_at_a_time(monkeypatch):
-    """Families whole: one that lacks a verdict is left out. Samples are averaged, greedy stands alone."""
+    """Samples are averaged, greedy stands alone; an answer without a verdict is handed on as such."""
     seen = []
 
     def scores(rows):
@@ -281,7 +281,7 @@ def test_own_metrics_read_one_set_of_answers_at_a_time(monkeypatch):
         assert all(row["metadata"]["step"] == row["problem_id"] for row in rows)
         families = {row["family"] for row in rows}
         whole = [all(row["accuracy"] for row in rows if row["family"] == family) for family in families]
-        return {"worst": float(np.mean(whole)), "more": {"families": len(families), "never": float("nan")}}
+        return {"worst": float(np.mean(whole)), "more": {"rows": len(rows), "never": float("nan"), "first": None}}
 
     monkeypatch.setitem(catalog.ADAPTERS, "dyna", SimpleNamespace(scores=scores))
     verdicts = {
@@ -294,12 +294,14 @@ def test_own_metrics_read_one_set_of_answers_at_a_time(monkeypatch):
     ]
     summary = summarise(rows, RECIPE)
     assert seen == [
-        {"f0": 1, "f1": 1, "g0": 1, "g1": 0}, {"f0": 1, "f1": 1, "g0": 1, "g1": 1}, {"f0": 0, "f1": 1},
+        {"f0": 1, "f1": 1, "g0": 1, "g1": 0}, {"f0": 1, "f1": 1, "g0": 1, "g1": 1},
+        {"f0": 0, "f1": 1, "g0": 1, "g1": None},
     ]
-    assert summary["greedy"]["own"] == {"worst": 0.5, "more": {"families": 2, "never": None}}
-    assert summary["sampled"]["own"] == {"worst": 0.5, "more": {"families": 1.5, "never": None}}
+    rest = {"more": {"rows": 4, "never": None, "first": None}}
+    assert summary["greedy"]["own"] == {"worst": 0.5} | rest and summary["sampled"]["own"] == {"worst": 0.5} | rest
     json.dumps(summary, allow_nan=False)
-    assert re.search(r"worst +0.500 +0.500", shown(summary)) and re.search(r"more: never +– +–", shown(summary))
+    for line in (r"worst +0.500 +0.500", r"more: rows +4 +4 *\n", r"more: never +– +–"):
+        assert re.search(line, shown(summary)), line
     assert summarise(ROWS, RECIPE)["greedy"]["own"] is None
 
 

@@ -258,7 +258,8 @@ def _resampled_means(rng: np.random.Generator, sums_C: np.ndarray, sizes_C: np.n
     means = []
     for rows in _chunks(resamples, len(sums_C)):
         drawn_RC = rng.integers(len(sums_C), size=(rows, len(sums_C)))
-        means.append(sums_C[drawn_RC].sum(axis=1) / sizes_C[drawn_RC].sum(axis=1))
+        problems_R = sizes_C[drawn_RC].sum(axis=1) if np.ptp(sizes_C) else sizes_C.sum()    # the same in every draw
+        means.append(sums_C[drawn_RC].sum(axis=1) / problems_R)
     return np.concatenate(means)
 
 

@@ -217,19 +217,14 @@ def _average(rows: Sequence[dict], mode: str, members: Sequence[str], recipe: Re
 def _own(source: str, problems: Sequence[Answered]) -> dict | None:
     """The metrics of the data set's authors, of each set of answers, averaged over the sets; None where it has none.
 
-    They read the problems of a family together: a family with an answer that has no verdict is left out of its set.
+    An answer without a verdict goes to them with accuracy None: what it takes with it is theirs to say.
     """
     scores = getattr(ADAPTERS.get(source), "scores", None)
     sets: dict[int, list[dict]] = defaultdict(list)
     for problem in problems:
         for row in problem.answers:
-            sets[row["sample"]].append(row)
-    found = []
-    for rows in sets.values() if scores else ():
-        unjudged = {_cluster(row) for row in rows if row["accuracy"] is None}
-        if judged := [_for_own(row) for row in rows if _cluster(row) not in unjudged]:
-            found.append(scores(judged))
-    return _mean_of_trees(found) if found else None
+            sets[row["sample"]].append(_for_own(row))
+    return _mean_of_trees([scores(rows) for rows in sets.values()]) if scores else None
 
 
 def _for_own(row: Mapping) -> dict:

@@ -52,7 +52,7 @@ def render_summary(summary: dict, console: Console) -> None:
     if ways := summary["extracted_by"]:
         console.print("answers read by " + ", ".join(f"{way} {share:.1%}" for way, share in ways.items()))
     if unjudged := summary["unjudged_answers"]:
-        console.print(f"{unjudged} answers have no verdict and count in no score", style="yellow")
+        console.print(f"answers without a verdict, which count in no score: {unjudged}", style="yellow")
     for mode in modes:
         shares = {names[source]: one[mode]["unscored"] for source, one in benchmarks.items()}
         if doubtful := [f"{name} {share:.1%}".strip() for name, share in shares.items() if share > DOUBTFUL]:
@@ -125,8 +125,12 @@ def _own_table(name: str, figures: dict, modes: Sequence[str]) -> Table:
     table = new_table(f"{name}: published metrics", *(_mode_title(figures, mode) for mode in modes))
     of_mode = [dict(_leaves(figures[mode]["own"] or {})) for mode in modes]
     for metric in dict.fromkeys(metric for one in of_mode for metric in one):
-        table.add_row(Text(metric), *(_figure(one.get(metric)) for one in of_mode))
+        table.add_row(Text(metric), *(_share_or_count(one.get(metric)) for one in of_mode))
     return table
+
+
+def _share_or_count(value: float | None) -> str:
+    return f"{value:,.0f}" if value is not None and value > 1 and value.is_integer() else _figure(value)
 
 
 def _leaves(tree: Mapping, path: str = "") -> Iterable[tuple[str, float | None]]:
