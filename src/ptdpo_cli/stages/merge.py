@@ -119,7 +119,7 @@ def _extra(writer: Writer, first: Manifest) -> dict:
     extra = {name: value for name, value in first.extra.items() if name != "part"}
     if first.kind == "evals":
         from ptdpo_cli.recipe import Recipe
-        from ptdpo_cli.stages.evaluate import summarise  # imports torch, which no other kind needs here
+        from ptdpo_cli.stages.summary import summarise
 
         recipe = Recipe.model_validate({"seed": first.seed, "eval": first.section["eval"]})
         extra["summary"] = summarise(writer.read_table("evals").to_pylist(), recipe)
