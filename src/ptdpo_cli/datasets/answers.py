@@ -39,16 +39,14 @@ def unboxed(text: str) -> str:
 
 
 def valued(text: str) -> tuple[str, str]:
-    """A free-form reference without the dollars around it, and its type by its form.
+    """A free-form reference, undressed, and its type by its form.
 
     integer      digits: "12", "-3", "1,234"
     float        digits with a point: "0.50"
     expression   anything else that is mathematics throughout: LaTeX, "2/3", "x=3", "25%"
     text         the rest: words, units, times, names of angles
     """
-    answer = text.strip()
-    if match := _DOLLARS.fullmatch(answer):
-        answer = match[2].strip()
+    answer = undressed(text)
     if not answer:
         raise UsageError("the answer is empty", expected="text or a number", found=short(text))
     number = answer.translate(_MINUS_SIGNS)
@@ -63,13 +61,20 @@ def valued(text: str) -> tuple[str, str]:
     return answer, "expression"
 
 
+def undressed(text: str) -> str:
+    """A reference without the spaces and the dollars around it."""
+    text = text.strip()
+    match = _DOLLARS.fullmatch(text)
+    return match[2].strip() if match else text
+
+
 def choice_or_value(text: str, question: str) -> tuple[str, str, tuple[str, ...]]:
     """(answer, type, choices) where a data set does not say whether a question is multiple choice.
 
     A single capital letter is a choice, and so is the text of one of the options that the question ends with.
     """
     choices = options_in(question)
-    letter = one_letter(text)
+    letter = one_letter(undressed(text))
     if letter is not None:
         return letter, "choice", choices if letter in LETTERS[:len(choices)] else ()
     if choices:

@@ -68,11 +68,11 @@ def as_text(value, name: str, default: str | None = None) -> str:
 
 
 def integer(row: Mapping, name: str) -> int | None:
-    """A column's whole number, which some tables keep as a float; None for null."""
+    """A column's whole number, which some tables keep as a float; None for null and NaN."""
     value = column(row, name)
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
         raise UsageError(f"the {name} is no whole number", expected="an integer, or null", found=short(value))
     return int(value)
 

@@ -53,7 +53,7 @@ def problem(row: Mapping, place: Place) -> Problem:
     images = fields.numbered_pictures(row)
     question = fields.question(fields.text(row, "question"), tuple(images))
     choices: tuple[str, ...] = ()
-    accepted = [gold]
+    accepted: list[str] = []
     if fields.text(row, "question_type") == "multiple-choice":
         choices = image_options(row, tuple(images))
         answer, answer_type = lettered(gold, choices), "choice"

@@ -22,9 +22,11 @@ _ONE_LETTER = re.compile(r"[\[(]?([A-Z])[\])]?[.:．]?")
 
 
 def listed(question: str, choices: Sequence[str]) -> str:
-    """The question with its options below it, one a line: "A. the text"."""
+    """The question with its options below it, one a line: "A. the text"; options that are bare letters on one line."""
+    if tuple(choices) == tuple(LETTERS[:len(choices)]):
+        return f"{question}\nChoices: {', '.join(choices)}" if choices else question
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    return "\n".join([question, "Choices:", *lines]) if choices else question
+    return "\n".join([question, "Choices:", *lines])
 
 
 def options_in(text: str) -> tuple[str, ...]:

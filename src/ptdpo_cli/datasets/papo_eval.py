@@ -51,8 +51,11 @@ def problem(row: Mapping, place: Place) -> Problem:
     part = place.table.source.removeprefix("papo-eval/")
     own_id = fields.text(row, "id", "") if "id" in row else ""
     question, reference = _turns(row)
+    question = _INSTRUCTION.sub("", question)
+    if not question.replace("<image>", "").strip():             # MMMU-Pro, and MathVerse's version Vision Only
+        question = fields.READ_THE_PICTURE
     return easyr1.asked(
-        _INSTRUCTION.sub("", question),
+        question,
         tuple(_path(value) for value in fields.pictures(row, "images" if "images" in row else "image")),
         reference, place, CARD, f"papo-eval/{part}/{own_id or place.number}",
         category=part,
