@@ -135,7 +135,8 @@ def picture(row: Mapping, name: str) -> tuple:
 
 
 def numbered_pictures(row: Mapping) -> dict[int, object]:
-    """The pictures of the columns image_1 … image_7, by number; the columns that are null or missing left out."""
+    """The pictures of the columns image_1 … image_7, by number; those that are null are left out."""
+    column(row, "image_1")
     return {k: row[f"image_{k}"] for k in range(1, 8) if not _is_null(row.get(f"image_{k}"))}
 
 
