@@ -1,12 +1,12 @@
 """What every adapter reads from a row: texts, lists, pictures, and the marks that stand for pictures in a text.
 
-A row is a dict as pyarrow gives it; what is wrong with it is a UsageError that does not say where, for the reader does.
+A row is a dict as pyarrow gives it. What is wrong with it is a UsageError that does not say where, and a column that it
+lacks a KeyError: the reader says the rest.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import math
 import re
@@ -29,21 +29,12 @@ def origin(card: Card, place: Place) -> dict[str, str]:
     return {"source": place.table.source or card.name, "split": place.split, "license": card.license}
 
 
-def column(row: Mapping, name: str):
-    """The value in a column that the public layout has. Errors: UsageError, with the nearest name, if it is missing."""
-    if name not in row:
-        near = difflib.get_close_matches(name, row, n=1)
-        raise UsageError(f"there is no column {name!r}", found=f"columns {', '.join(row)}",
-                         hint=f"did you mean {near[0]}?" if near else "is this a copy of the public data set?")
-    return row[name]
-
-
 def text(row: Mapping, name: str, default: str | None = None) -> str:
     """A column's text, stripped; a number as text. Empty, null or blank is `default`, or an error where there is none.
 
-    Errors: UsageError for a missing column, another type, a number that is not finite, and broken Unicode.
+    Errors: UsageError for another type, a number that is not finite, and broken Unicode.
     """
-    return as_text(column(row, name), name, default)
+    return as_text(row[name], name, default)
 
 
 def as_text(value, name: str, default: str | None = None) -> str:
@@ -69,7 +60,7 @@ def as_text(value, name: str, default: str | None = None) -> str:
 
 def integer(row: Mapping, name: str) -> int | None:
     """A column's whole number, which some tables keep as a float; None for null and NaN."""
-    value = column(row, name)
+    value = row[name]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
@@ -79,7 +70,7 @@ def integer(row: Mapping, name: str) -> int | None:
 
 def texts(row: Mapping, name: str) -> tuple[str, ...]:
     """A column that holds a list of texts, or null for none."""
-    value = column(row, name)
+    value = row[name]
     if value is None:
         return ()
     if not isinstance(value, list):
@@ -92,7 +83,7 @@ def written_list(row: Mapping, name: str) -> tuple[str, ...]:
 
     Read as a literal, never evaluated. Errors: UsageError if the text is anything else than a list of texts or numbers.
     """
-    value = column(row, name)
+    value = row[name]
     if not isinstance(value, str):
         return texts(row, name)
     parsed = literal(value)
@@ -122,7 +113,7 @@ def from_json(value, name: str):
 
 def pictures(row: Mapping, name: str) -> tuple:
     """The pictures in a column, as they stand there: one, a list of them, or none for null."""
-    value = column(row, name)
+    value = row[name]
     return tuple(item for item in (value if isinstance(value, list) else [value]) if not _is_null(item))
 
 
@@ -136,8 +127,7 @@ def picture(row: Mapping, name: str) -> tuple:
 
 def numbered_pictures(row: Mapping) -> dict[int, object]:
     """The pictures of the columns image_1 … image_7, by number; those that are null are left out."""
-    column(row, "image_1")
-    return {k: row[f"image_{k}"] for k in range(1, 8) if not _is_null(row.get(f"image_{k}"))}
+    return {k: row[f"image_{k}"] for k in range(1, 8) if not _is_null(row[f"image_{k}"])}
 
 
 def _is_null(value) -> bool:

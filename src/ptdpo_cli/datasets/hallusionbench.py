@@ -24,7 +24,7 @@ CARD = Card(
     scoring="yes or no; aAcc, fAcc, qAcc",
     test="image",
     notes="The licence is that of the authors' code. The authors let a language model judge all 1,129 rows and count "
-          "'cannot tell' as right where there is no figure; other evaluators take the 951 rows of image.",
+          "'cannot tell' as right where there is no figure; lmms-eval takes the 951 rows of image.",
 )
 _ANSWERS = {"0": "no", "1": "yes"}
 _KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
@@ -59,7 +59,7 @@ def scores(rows: Rows) -> dict:
 
     Rows of category VS with figure 0 have no figure and count in no fAcc. Figures and questions with an unjudged row
     are left out. Source: arXiv 2310.14566 and its code. VLMEvalKit leaves the category out of the keys,
-    which joins the ocr sets of VD and VS, and has the rows with a picture alone.
+    which joins the sets that are called ocr in both.
     """
     parts = {"all": list(rows)}
     parts |= grouped(rows, lambda row: row["metadata"]["category"])

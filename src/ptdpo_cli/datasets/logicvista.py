@@ -34,8 +34,7 @@ def problem(row: Mapping, place: Place) -> Problem:
     choices = options_in(question)
     if answer_type not in ("choice", "set") or not set(answer) - set(", ") <= set(LETTERS[:len(choices)]):
         choices = ()
-    skill = fields.column(row, "skill")
-    skill = ", ".join(skill) if isinstance(skill, list) else fields.text(row, "skill", "")
+    skill = ", ".join(fields.texts(row, "skill")) if isinstance(row["skill"], list) else fields.text(row, "skill", "")
     return Problem(
         problem_id=f"logicvista/{fields.text(row, 'id')}",
         question=question,

@@ -48,7 +48,7 @@ def problem(row: Mapping, place: Place) -> Problem:
         choices = choices if answer in LETTERS[:len(choices)] else ()
     else:
         answer, answer_type = valued(gold)
-    about = fields.column(row, "metadata")
+    about = row["metadata"]
     index = fields.text(row, "sample_index")
     return Problem(
         problem_id=f"mathverse/text-only/{index}" if is_text_only else f"mathverse/{index}",

@@ -55,7 +55,7 @@ def problem(row: Mapping, place: Place) -> Problem:
         answer = gold
     else:
         answer, answer_type = valued(gold)
-    about = fields.column(row, "metadata")
+    about = row["metadata"]
     return Problem(
         problem_id=f"mathvista/{pid}",
         question=question,

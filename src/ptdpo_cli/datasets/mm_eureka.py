@@ -34,7 +34,7 @@ def problem(row: Mapping, place: Place) -> Problem:
     if row.get("message") is not None:
         messages, name = fields.from_json(row["message"], "message"), "message"
     else:
-        messages, name = fields.column(row, "conversations"), "conversations"
+        messages, name = row["conversations"], "conversations"
         images = list(fields.texts(row, "image_urls"))
         if isinstance(messages, str):
             messages = fields.from_json(messages, name)

@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 def _runs(style: re.Pattern, text: str) -> list[list[re.Match]]:
     """Labels A, B, C, … in turn from every A on, labels out of turn passed over; the longest first, then the last."""
-    labels = list(style.finditer(text))
+    labels = list(style.finditer(text))[-100:]      # options come last, and the search is quadratic
     runs = []
     for first, label in enumerate(labels):
         if label[1] != "A":
