@@ -557,6 +557,8 @@ def test_letters():
     ("\\sin 30^\\circ", ("\\sin 30^\\circ", "expression")), ("(1, 2)", ("(1, 2)", "expression")),
     ("Rectangles", ("Rectangles", "text")), ("5 cm", ("5 cm", "text")), ("12:30", ("12:30", "text")),
     ("5\\text{ cm}", ("5\\text{ cm}", "text")), ("45°", ("45°", "text")), ("2020-01-01", ("2020-01-01", "text")),
+    ("3√2", ("3\\sqrt{2}", "expression")), ("√(x+1)", ("\\sqrt{x+1}", "expression")), ("2√3 cm", ("2√3 cm", "text")),
+    ("-2≤x<1", ("-2\\leq x<1", "expression")), ("≥3", ("≥3", "text")), ("√", ("√", "text")),
     ("12,34", ("12,34", "expression")), ("x", ("x", "text")), ("红色", ("红色", "text")),
 ])
 def test_the_type_of_a_free_answer(text, expected):

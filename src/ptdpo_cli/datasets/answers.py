@@ -16,7 +16,8 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "lg", "exp", "pi", "sqrt", "arcsin", "arccos",
               "arctan", "lim", "max", "min"}
-_UNREADABLE = re.compile(r"[0-9]:[0-9]|[≤≥°√]|[0-9]{4}-[0-9]")     # a time or date; what math-verify misreads bare
+_UNREADABLE = re.compile(r"[0-9]:[0-9]|[0-9]{4}-[0-9]|^[<>≤≥]|[°√]")    # times, dates, half a relation, bare signs
+_ROOT = re.compile(r"√\s*(?:([0-9]+|[a-zA-Z])|[({]([^(){}]+)[)}])")
 _DOLLARS = re.compile(r"(\$\$|\$)([^$]+)\1")
 _MINUS_SIGNS = str.maketrans("−–－﹣", "----")
 
@@ -43,7 +44,8 @@ def valued(text: str) -> tuple[str, str]:
 
     integer      digits: "12", "-3", "1,234"
     float        digits with a point: "0.50"
-    expression   anything else that is mathematics throughout: LaTeX, "2/3", "x=3", "25%"
+    expression   anything else that is mathematics throughout: LaTeX, "2/3", "x=3", "25%"; the signs √, ≤ and ≥ become
+                 LaTeX, for math-verify reads "3√2" as 3
     text         the rest: words, units, times, names of angles
     """
     answer = undressed(text)
@@ -54,11 +56,11 @@ def valued(text: str) -> tuple[str, str]:
         return number, "integer"
     if _DECIMAL.fullmatch(number):
         return number, "float"
-    plain = _COMMAND.sub(" ", answer)
-    words = {word.lower() for word in _WORD.findall(plain)} - _FUNCTIONS
-    if words or _UNREADABLE.search(answer) or not _MATHEMATICAL.search(answer):
+    latex = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", answer)
+    words = {word.lower() for word in _WORD.findall(_COMMAND.sub(" ", latex))} - _FUNCTIONS
+    if words or _UNREADABLE.search(latex) or not _MATHEMATICAL.search(latex):
         return answer, "text"
-    return answer, "expression"
+    return latex.replace("≤", r"\leq ").replace("≥", r"\geq "), "expression"
 
 
 def undressed(text: str) -> str:
