@@ -18,6 +18,7 @@ from ptdpo_cli.errors import UsageError
 READ_THE_PICTURE = "Answer the question shown in the image."
 
 _MARK = re.compile(r"( ?)<image(?:[_ ]?([0-9]+))?>")
+_ALONE = re.compile(r"^(?:[ \t]*<image(?:[_ ]?[0-9]+)?>)+[ \t]*$", re.MULTILINE)
 _RUN_AHEAD = re.compile(r"(?:\s*<image(?:[_ ]?[0-9]+)?>){2,}|(?:\s*<image>)+")
 _RUN_BEHIND = re.compile(r"(?<=[.?!:;)\]])(?:\s*<image(?:[_ ]?[0-9]+)?>)+\s*$")
 _REFERS = re.compile(r"\b(?:in|of|from|by|on|at|to|with|using|see)$", re.IGNORECASE)
@@ -157,26 +158,25 @@ def worded(value: str, numbers: Sequence[int]) -> str:
                              expected=", ".join(f"image {n}" for n in numbers))
         numbers = named
     position = {number: k for k, number in enumerate(numbers, 1)}
-    ahead, behind = _RUN_AHEAD.match(value), _RUN_BEHIND.search(value)
-    loose_until, loose_from = ahead.end() if ahead else 0, behind.start() if behind else len(value)
+    runs = [*_ALONE.finditer(value), *filter(None, (_RUN_AHEAD.match(value), _RUN_BEHIND.search(value)))]
+    loose = {mark.start() for run in runs for mark in _MARK.finditer(value, *run.span())}
     n_seen = 0
 
     def word(mark: re.Match) -> str:
         nonlocal n_seen
         n_seen += not mark[2]
-        before, after = value[:mark.start()], value[mark.end():]
+        before, after = value[max(0, mark.start() - 16):mark.start()], value[mark.end():mark.end() + 1]
         if len(numbers) == 1:
             if _REFERS.search(before):
                 return " the image"
             if _SPECIFIES.search(before):
                 return " image"
             return mark[1] if before.endswith(" ") else ""
-        line = before.rpartition("\n")[2] + after.partition("\n")[0]
-        if mark.end() <= loose_until or mark.start() >= loose_from or not _MARK.sub("", line).strip():
+        if mark.start() in loose:
             return ""
-        name = f"image {position[int(mark[2])] if mark[2] else n_seen}"
-        gap = " " if mark[1] or before[-1:].isalnum() else ""
-        return f"{gap}{name}{' ' if after[:1].isalnum() or after.startswith('<') else ''}"
+        ahead = " " if mark[1] or before[-1:].isalnum() else ""
+        behind = " " if after.isalnum() or after == "<" else ""
+        return f"{ahead}image {position[int(mark[2])] if mark[2] else n_seen}{behind}"
 
     return re.sub(r"\n{3,}", "\n\n", _MARK.sub(word, value)).strip()
 
