@@ -6,7 +6,8 @@ An adapter is a module with
     problem(row, place) -> Problem          one row of the public layout, pictures as they stand in it
     scores(rows) -> dict                    optional: the metrics that the data set's authors publish
 
-`problem` raises UsageError for a row that it cannot use, without saying where: the reader adds that.
+`problem` raises UsageError for a row that it cannot use, and KeyError for a column that the row lacks, without saying
+where: the reader adds that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Literal
 class Table:
     """One table of a data set's repository: a config and split as `datasets` names them, or files by a pattern.
 
-    `archive` is a zip in the repository that holds the pictures, where rows name them by a path.
+    `archive` is a zip in the repository (or a pattern of several) with the pictures, where rows name them by a path.
     """
 
     config: str | None = None
