@@ -277,7 +277,8 @@ def items(text: str) -> list[str]:
 
     A separator inside brackets or braces splits nothing.
     """
-    text = re.sub(r"\\(?:left|right|quad|qquad)(?![A-Za-z])|[\\]?\$", " ", text.translate(_FULL_WIDTH)).strip()
+    text = _WORDING.sub(r" \1 ", text.translate(_FULL_WIDTH))
+    text = re.sub(r"\\(?:left|right|quad|qquad)(?![A-Za-z])|\\?\$", " ", text).strip()
     text = re.sub(r"\\([{}])", r"\1", text).removesuffix(".")
     text = _without_brackets(text)
     parts, depth, start = [], 0, 0
@@ -294,7 +295,7 @@ def items(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-_SEPARATOR = re.compile(r"[,;、]|\\text\{ ?(?:and|or) ?\}|\b(?:and|or)\b|[()\[\]{}]")
+_SEPARATOR = re.compile(r"[,;、]|\b(?:and|or)\b|[()\[\]{}]")
 
 
 def _without_brackets(text: str) -> str:
