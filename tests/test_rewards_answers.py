@@ -1,4 +1,4 @@
-"""Verdicts on the hand-checked table of tests/answers/pairs.tsv, whose every verdict was given by a person's reading."""
+"""Verdicts on the table of tests/answers/pairs.tsv, each of which was given by reading the answer, not by a rule."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_the_table_is_large_and_of_both_kinds():
         assert {row["verdict"] for row in of_type} == {"right", "wrong"}
 
 
-def test_every_verdict_is_the_hand_s():
+def test_every_verdict_is_as_read():
     rows = table()
     said: dict[int, str] = {}
     for name, ways in WAYS.items():

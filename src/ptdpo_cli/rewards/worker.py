@@ -79,7 +79,7 @@ def _name(error: BaseException) -> str:
 
 def _algebra() -> dict[str, Callable]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-    from sympy import Basic, Float, Rational
+    from sympy import Basic, Eq, Float, Rational
 
     configs = [LatexExtractionConfig(), ExprExtractionConfig()]
 
@@ -96,8 +96,8 @@ def _algebra() -> dict[str, Callable]:
 
     def value(text: str) -> Rational | None:
         """The rational number that math-verify reads; its floats by their shortest decimal, not their bits."""
-        found = parsed(text)[-1:] or (None,)
-        number = getattr(found[0], "rhs", found[0])      # x = 5
+        (number,) = parsed(text)[-1:] or (None,)
+        number = number.rhs if isinstance(number, Eq) else number      # x = 5
         if not isinstance(number, Basic) or not number.is_number or not number.is_real:
             return None
         number = number.xreplace({one: Rational(str(one)) for one in number.atoms(Float)}).doit()
