@@ -1,8 +1,11 @@
 """Outcomes, gold answers, terms of the reward, functions of the user, published rules."""
 
 import random
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, OUTCOMES, Problem
 from ptdpo_cli.errors import PtdpoError, UsageError
@@ -382,3 +385,22 @@ def test_published_rules(source, answer_type, choices, precision, answer, text, 
 def test_the_published_verdict_stands_beside_the_accuracy():
     grade = one("\\boxed{bluish}", "B", "choice", choices=("red", "blue"), source="mathvista")
     assert (grade.accuracy, grade.published) == (0.0, 1.0)
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+    code, settings = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("python", "yaml"))
+    (tmp_path / "my_rewards.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    reward = Recipe.model_validate(yaml.safe_load(settings)).reward
+    response = Response(Problem("p", "", (), "7"), "x" * 983 + "</think>\\boxed{7}", False, 45)
+    (grade,) = grade_by(reward, [response], extraction=("boxed",), max_new_tokens=50)
+    assert grade.terms == {"my_rewards:brevity": -0.5} and grade.reward == pytest.approx(0.9)
+
+
+def test_the_page_names_every_type_and_outcome():
+    page = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+    assert all(f"| `{name}` |" in page for name in (*ANSWER_TYPES, *OUTCOMES, *ALL))
