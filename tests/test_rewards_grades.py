@@ -19,6 +19,7 @@ from ptdpo_cli.rewards import (
     grade_all,
     published,
     verify,
+    workers,
 )
 from ptdpo_cli.rewards.shaping import overlong_penalty, repetition_penalty
 from ptdpo_cli.stages.doctor import grader
@@ -287,6 +288,7 @@ def hangs(response, problem):
 def functions(tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
     monkeypatch.chdir(tmp_path)
+    workers.close_all()     # those of another test have its folder's module
     return lambda *names: [RewardFunction(function=f"my_rewards:{name}", weight=0.5) for name in names]
 
 
@@ -395,6 +397,7 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
     code, settings = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("python", "yaml"))
     (tmp_path / "my_rewards.py").write_text(code)
     monkeypatch.chdir(tmp_path)
+    workers.close_all()
     reward = Recipe.model_validate(yaml.safe_load(settings)).reward
     response = Response(Problem("p", "", (), "7"), "x" * 983 + "</think>\\boxed{7}", False, 45)
     (grade,) = grade_by(reward, [response], extraction=("boxed",), max_new_tokens=50)
