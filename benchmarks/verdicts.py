@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem
-from ptdpo_cli.rewards import Grade, Response, grade_all
+from ptdpo_cli.rewards import Grade, Response, grade_all, workers
 
 OUT = Path(__file__).parent / "results" / "verdicts.json"
 WAYS = ("boxed", "tag", "phrase", "letter")
@@ -110,10 +110,10 @@ def _response(rng: random.Random) -> Response:
 
 def hostile_seconds(text: str, limit: float) -> dict:
     """The outcome of one hostile answer to an expression and to a float, and its seconds."""
-    grade_all([Response(Problem("p", "", (), "x", answer_type="expression"), "\\boxed{1+1}", False, 1)])   # they run
     found: dict[str, dict] = {}
     for answer_type, answer in (("expression", "y + 1"), ("float", "3.14")):
         problem = Problem("p", "", (), answer, answer_type=answer_type)
+        workers.pool().run([], time_limit_s=limit)      # the one before may have cost a worker
         started = time.perf_counter()
         (grade,) = grade_all([Response(problem, f"\\boxed{{{text}}}", False, 1)], time_limit_s=limit)
         found[answer_type] = {"outcome": grade.outcome, "seconds": round(time.perf_counter() - started, 3)}

@@ -29,7 +29,7 @@ def act(response, problem):
     if response == "loop":
         while True: pass
     if response == "power": return 9**9**9          # holds the GIL: no thread and no signal handler gets a turn
-    if response == "child": os.system("sleep 1000")
+    if response == "child": os.system("sleep 1234.5")
     if response == "die": os._exit(3)
     if response == "raw": os.write(1, b"not json\\n")
     return float(response)
@@ -39,6 +39,17 @@ def act(response, problem):
 def children() -> set[int]:
     """Processes that this one started, zombies too."""
     return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def command_lines() -> list[str]:
+    return [text.decode(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if (text := read(path))]
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:     # it has just ended
+        return b""
 
 
 def is_alive(pid: int) -> bool:
@@ -72,6 +83,7 @@ def test_a_hang_costs_its_time_limit_and_one_worker(act, hang):
     assert results[3].status == "timeout"
     assert [r.value for i, r in enumerate(results) if i != 3] == [float(i) for i in range(40) if i != 3]
     assert len(before - children()) == 1      # one was killed and has no zombie
+    assert not any("1234.5" in line for line in command_lines()), "what the function started goes on"
 
 
 def test_hangs_one_after_the_other_are_blamed_alone(act):

@@ -14,8 +14,7 @@ def overlong_penalty(n_tokens: int, *, max_tokens: int, buffer_tokens: int) -> f
     By hand: max 100, buffer 20: L = 80 gives 0, 90 gives −0.5, 100 gives −1.
     Differs from the paper in: nothing.
     """
-    over = n_tokens - (max_tokens - buffer_tokens)
-    return -min(1.0, max(0.0, over / buffer_tokens))
+    return min(0.0, max(-1.0, (max_tokens - buffer_tokens - n_tokens) / buffer_tokens))
 
 
 def repetition_penalty(text: str, *, ngram: int) -> float:
