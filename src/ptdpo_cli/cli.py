@@ -23,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+data_app = typer.Typer(rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(data_app, name="data")
 
 RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML); default: RUN/recipe.yaml.")]
 Run = Annotated[Path | None, typer.Option("--run", help="Folder of the run's artifacts; default: the recipe's.")]
@@ -613,6 +615,14 @@ def status(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json
 
     found = {"run": str(run), "artifacts": list_artifacts(run)}
     _print(found, lambda result, to: render_status(result["artifacts"], to), as_json=as_json)
+
+
+@data_app.callback(invoke_without_command=True)
+def data_sets(context: typer.Context, as_json: Json = False):
+    """List the data sets by name: size, licence, what for, how scored; `ptdpo data check` looks at a file of yours.
+
+    Example: `ptdpo data`
+    """
 
 
 @app.command()
