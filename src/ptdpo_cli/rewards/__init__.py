@@ -10,7 +10,7 @@ from ptdpo_cli.rewards.extract import extract_boxed
 from ptdpo_cli.rewards.format import format_reward
 from ptdpo_cli.rewards.verify import verify
 
-__all__ = ["Grade", "Response", "extract_boxed", "format_reward", "grade", "grade_all", "verify"]
+__all__ = ["Grade", "Response", "check_answer", "extract_boxed", "format_reward", "grade", "grade_all", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ def grade_all(
         way = None if extracted is None else "boxed"
         grades.append(Grade(extracted, accuracy, format_, reward, way, outcome))
     return grades
+
+
+def check_answer(answer: str, answer_type: str, choices: Sequence[str] = ()) -> None:
+    """Refuse a gold answer that no response could be compared with: UsageError."""
+    verify(None, answer, answer_type)
 
 
 def grade(text: str, answer: str, *, truncated: bool, answer_type: str = "integer", **weights: float) -> Grade:
