@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,9 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import ptdpo_cli.datasets as adapters
 from ptdpo_cli.artifacts.schemas import Problem, Region
-from ptdpo_cli.datasets import load_problems
+from ptdpo_cli.datasets import digit_grid, load_problems
 from ptdpo_cli.datasets.reading import faults_of
 from ptdpo_cli.errors import UsageError
 
@@ -217,7 +215,8 @@ def test_parquet_faults_name_the_row(tmp_path):
     pq.write_table(pa.table({"problem": ["a", "b"], "answer": ["1", ""], "image": [RED, b"junk"]}),
                    tmp_path / "mine.parquet")
     text = failure(load_path, tmp_path / "mine.parquet")
-    assert "mine.parquet, row 2: the answer is empty" in text and "mine.parquet, row 2: image 1: the image cannot" in text
+    assert "mine.parquet, row 2: the answer is empty" in text
+    assert "mine.parquet, row 2: image 1: the image cannot" in text
 
 
 def test_columns(tmp_path):
@@ -279,14 +278,11 @@ def test_load_problems_by_name_or_path(tmp_path, monkeypatch):
 
     asked = {}
 
-    class Grid:
-        @staticmethod
-        def load(split, **options):
-            asked.update(options, split=split)
-            return [Problem("1", "q", (), "2")]
+    def load(split, **options):
+        asked.update(options, split=split)
+        return [Problem("1", "q", (), "2")]
 
-    monkeypatch.setitem(sys.modules, "ptdpo_cli.datasets.digit_grid", Grid)
-    monkeypatch.setattr(adapters, "digit_grid", Grid, raising=False)
+    monkeypatch.setattr(digit_grid, "load", load)
     assert len(load_problems("digit-grid", split="test", seed=5, count=1, kinds=["row"])) == 1
     assert asked == {"split": "test", "seed": 5, "count": 1, "kinds": ["row"]}
 

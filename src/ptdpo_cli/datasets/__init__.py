@@ -24,7 +24,7 @@ def load_problems(name_or_path: str, *, on_bad_row: Literal["error", "skip"] = "
         raise together(loaded.bad_rows, name_or_path)
     if not len(loaded):
         raise UsageError(f"no rows in {name_or_path}" + (" but excluded ones" if loaded.excluded else ""),
-                         hint="give a data set with at least one problem")
+                         hint="give a file or a data set with at least one problem")
     return loaded
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from ptdpo_cli.artifacts.schemas import ANSWER_TYPES
 from ptdpo_cli.errors import UsageError
 
-_NUMBERS = ("integer", "float")
+ANSWER_TYPES = ("integer", "float", "text")
 
 _MAX_NUMBER_CHARACTERS = 64     # no answer is longer, and Python's int() is quadratic in the digits
 _MINUS_SIGNS = str.maketrans({"−": "-", "–": "-", "‐": "-", "－": "-", "﹣": "-"})
@@ -38,7 +37,7 @@ def verify(extracted: str | None, answer: str, answer_type: str = "integer") -> 
     if answer_type not in ANSWER_TYPES:
         raise UsageError("unknown answer type", expected=" | ".join(ANSWER_TYPES), found=repr(answer_type))
     gold_value = number(gold)
-    if gold_value is None and answer_type in _NUMBERS:
+    if gold_value is None and answer_type != "text":
         raise UsageError(
             f"the answer of a problem of type {answer_type} is not a number",
             expected="a number such as 12, -3.5 or 3/4",
@@ -50,7 +49,7 @@ def verify(extracted: str | None, answer: str, answer_type: str = "integer") -> 
     found = normalise(extracted)
     found_value = number(found)
     if gold_value is None or found_value is None:
-        return answer_type not in _NUMBERS and found == gold
+        return answer_type == "text" and found == gold
     if answer_type == "float" and (decimals := _decimals(gold)) > 0:
         return abs(found_value - gold_value) < Fraction(1, 2 * 10**decimals)
     return found_value == gold_value
