@@ -62,6 +62,8 @@ def _row(adapter: ModuleType, values, place: Place, where: str, names: list[str]
         return Row(where, "", None, (values,))
     try:
         problem: Problem = adapter.problem(values, place)
+        if not all(isinstance(text, str) for text in (problem.problem_id, problem.question, problem.answer)):
+            raise TypeError(f"question {short(problem.question)}, answer {short(problem.answer)}")
     except UsageError as fault:
         return Row(where, "", None, (fault,))
     except KeyError as error:
@@ -138,15 +140,18 @@ def _open(card: Card, table: Table, folder: Path | None):
 def _load(card: Card, table: Table):
     """A table by `datasets`: from the Hub, or from its cache where the Hub cannot be reached."""
     import datasets
+    from datasets.packaged_modules.cache.cache import Cache
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
         if _is_reachable(card):
             return saved_table(datasets.load_dataset(card.hub, table.config, split=table.split))
-        cached = datasets.load_dataset("cache", table.config, repo_id=card.hub, version="auto", hash="auto",
-                                       split=table.split)
-        return saved_table(cached)
+        # `load_dataset` would ask the Hub again, for half a minute, before it looked there.
+        cached = Cache(dataset_name=card.hub.rpartition("/")[2], repo_id=card.hub, config_name=table.config,
+                       version="auto", hash="auto")
+        cached.download_and_prepare()
+        return saved_table(cached.as_dataset(split=table.split))
     except UsageError:
         raise
     except Exception as error:      # of `datasets`, huggingface_hub, httpx, fsspec, pyarrow
@@ -250,7 +255,7 @@ def zip_reader(archive: Path, *, max_bytes: int = MAX_BYTES) -> Callable[[str], 
     """A function from a path to the bytes of the member it means, read without unpacking anything.
 
     Where the path is no member's whole name, the one member is taken that ends with the path, or that the path ends
-    with: rows and archives differ in the folders before. At most `max_bytes` come out, whatever the archive claims.
+    with: rows and archives differ in the folders before.
     Errors: UsageError for a file that is no zip, and for a member that is not there, several, encrypted or too large.
     """
     try:
@@ -272,25 +277,17 @@ def zip_reader(archive: Path, *, max_bytes: int = MAX_BYTES) -> Callable[[str], 
             raise UsageError("no such image in the archive" if not found else "several images of the archive are meant",
                              expected=short(path, quote=False), found=", ".join(found[:3]) or archive.name)
         info = members[found[0]]
-        if info.file_size > max_bytes:
-            raise _too_large(info.file_size, max_bytes)
+        if info.file_size > max_bytes:                      # no more than that comes out, whatever is in it
+            raise UsageError("the image file in the archive is too large", expected=f"at most {max_bytes:,} bytes",
+                             found=f"{info.file_size:,} bytes")
         try:
-            with opened.open(info) as member:
-                data = member.read(max_bytes + 1)
+            return opened.read(info)
         except MemoryError:
             raise
         except Exception as error:      # zipfile's and the decompressors': BadZipFile, RuntimeError, zlib.error, ...
             raise UsageError("the image cannot be read from the archive", found=f"{found[0]}: {error}"[:160],
                              hint=f"fetch {archive.name} again") from None
-        if len(data) > max_bytes:
-            raise _too_large(len(data), max_bytes)
-        return data
     return read
-
-
-def _too_large(size: int, max_bytes: int) -> UsageError:
-    return UsageError("the image file in the archive is too large", expected=f"at most {max_bytes:,} bytes",
-                      found=f"{size:,} bytes or more")
 
 
 def _tails(path: str) -> Iterator[str]:
