@@ -64,7 +64,8 @@ BAD_DATA = {
                      ("line 1: image 1 (a.png)", "50,000,000 pixels", "10,000 x 10,000", "data.max_image_pixels")),
     "repeated id": (lambda folder: data(folder, {**GOOD, "id": "x"}, {**GOOD, "id": "x"}), ("line 2", "'x'", "line 1")),
     "empty answer": (_row(answer=" "), ("line 2", "the answer is empty")),
-    "no answer column": (lambda folder: data(folder, {"problem": "How?", "anwser": "3"}), ("anwser", "--columns answer=anwser")),
+    "no answer column": (lambda folder: data(folder, {"problem": "How?", "anwser": "3"}),
+                         ("anwser", "--columns answer=anwser")),
     "control token": (_row(problem="<|image_pad|>?"), ("line 2", "<|image_pad|>")),
 }
 

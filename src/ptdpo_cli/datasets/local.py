@@ -69,8 +69,7 @@ def read_path(path, *, split: str | None = None, columns: dict | None = None, im
     def reader():
         for file, roles, read in opened:
             for row in read([name for name in roles.values() if name]):
-                yield _row(row, roles, file.stem, read_image, Problem("", "", (), "", source=path.name,
-                                                                      split=split or ""))
+                yield _row(row, roles, file.stem, read_image, {"source": path.name, "split": split or ""})
     return reader
 
 
@@ -114,7 +113,7 @@ def _nearest(role: str, names: list[str]) -> str | None:
 
 # Rows
 
-def _row(row: RawRow, roles: dict, stem: str, read_image: Callable, blank: Problem) -> Row:
+def _row(row: RawRow, roles: dict, stem: str, read_image: Callable, origin: dict) -> Row:
     number, where, values = row
     if isinstance(values, UsageError):
         return Row(where, "", None, (values,))
@@ -143,16 +142,14 @@ def _row(row: RawRow, roles: dict, stem: str, read_image: Callable, blank: Probl
     given_type = attempt(_text, values.get("answer_type"), "answer type")
     if not faults:
         answer, answer_type = attempt(_typed, answer, given_type, choices) or ("", "")
-    fields = {name: attempt(_text, values.get(name), name.replace("_", " ")) or getattr(blank, name)
-              for name in ("category", "solution", "family", "source", "license", "split")}
-    fields |= {"regions": attempt(_regions, values.get("regions")), "steps": attempt(_steps, values.get("steps")),
-               "precision": attempt(_precision, values.get("precision")),
-               "metadata": attempt(_metadata, values.get("metadata"))}
+    fields = {name: attempt(read, values[name]) for name, read in _PARTS.items() if values.get(name) is not None}
+    fields |= {name: text for name in _TEXTS if (text := attempt(_text, values.get(name), name))}
     if faults:
         return Row(where, problem_id, None, tuple(faults))
     if answer_type == "choice" and choices:
         question = with_choices(question, choices)
-    problem = Problem(problem_id, question, tuple(images), answer, answer_type=answer_type, choices=choices, **fields)
+    problem = Problem(problem_id, question, tuple(images), answer, answer_type=answer_type, choices=choices,
+                      **origin | fields)
     return Row(where, problem_id, problem, files=tuple(_file(value) for value in pictures or ()))
 
 
@@ -301,6 +298,10 @@ def _steps(value) -> tuple[str, ...]:
     if not isinstance(value, list | None):
         raise UsageError("steps has the wrong type", expected="a list of texts", found=type(value).__name__)
     return tuple(filter(None, (_text(step, "step") for step in value or ())))
+
+
+_TEXTS = ("category", "solution", "family", "source", "license", "split")
+_PARTS = {"regions": _regions, "steps": _steps, "precision": _precision, "metadata": _metadata}
 
 
 # Conversations

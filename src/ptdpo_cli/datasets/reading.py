@@ -14,7 +14,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -120,14 +120,14 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
         return islice(reader(), count)
 
     def land() -> bool:
-        number, row, faults, pictures = flying.popleft()
+        number, where, problem_id, files, faults, pictures = flying.popleft()
         for k, digest in enumerate(pictures, 1):
             if digest in decoding:
                 verdicts[digest] = decoding.pop(digest).result()
             if fault := verdicts[digest]:
-                faults.append(located(fault, image_name(k, *row.files[k - 1 : k])))
+                faults.append(located(fault, image_name(k, *files[k - 1 : k])))
         if faults:
-            bad_rows.append(BadRow(number, row.where, row.problem_id, tuple(faults)))
+            bad_rows.append(BadRow(number, where, problem_id, tuple(faults)))
         return not faults
 
     with ThreadPoolExecutor(threads) as pool:
@@ -149,7 +149,7 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
                                          found=f"{row.problem_id!r}, already in {seen[row.problem_id]}"))
             elif row.problem_id:
                 seen[row.problem_id] = row.where
-            flying.append((number, replace(row, problem=None), faults, pictures))
+            flying.append((number, row.where, row.problem_id, row.files, faults, pictures))
             if len(flying) > 4 * threads:
                 good += land()
         while flying:
@@ -174,7 +174,7 @@ def faults_of(problem: Problem, check: Check | None = None) -> list[UsageError]:
     more = {"category": problem.category, "solution": problem.solution or "", "family": problem.family,
             "region label": " ".join(region.label for region in problem.regions), "step": " ".join(problem.steps),
             "choice": " ".join(problem.choices)}
-    faults += filter(None, (_text_fault(name, text) for name, text in (texts | more).items()))
+    faults += filter(None, (_text_fault(name, text) for name, text in (texts | more).items() if text))
     if problem.answer_type not in ANSWER_TYPES:
         faults.append(UsageError("unknown answer type", expected=" | ".join(ANSWER_TYPES), found=problem.answer_type,
                                  hint=did_you_mean(problem.answer_type, ANSWER_TYPES)))
@@ -187,7 +187,7 @@ def faults_of(problem: Problem, check: Check | None = None) -> list[UsageError]:
 
 
 def _text_fault(name: str, text: str) -> UsageError | None:
-    if token := _CONTROL_TOKEN.search(text):
+    if "<|" in text and (token := _CONTROL_TOKEN.search(text)):
         return UsageError(f"the {name} holds a control token of the model", expected="plain text",
                           found=token.group(), hint="remove it; images are given in the images column")
     try:
@@ -257,5 +257,6 @@ def _id(line: str, where: str) -> str:
     except (ValueError, KeyError):
         problem_id = None
     if not isinstance(problem_id, str | int) or isinstance(problem_id, bool):
-        raise UsageError(f"{where} names no problem", expected='{"problem_id": "…"} or an id', found=short(line))
+        raise UsageError(f"{where} names no problem", expected='{"problem_id": "…"} or an id', found=short(line),
+                         hint="give the file that `ptdpo data overlap` wrote, or one id in each line")
     return str(problem_id)

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from ptdpo_cli.errors import UsageError
 
-_BATCH = 64             # rows that are Python objects at once: pictures among them
-_BUFFER = 2**20         # bytes read ahead of a column; without a buffer pyarrow reads whole row groups
+_BATCH = 32             # rows that are Python objects at once: pictures among them
+# Page by page: pyarrow would otherwise fetch whole row groups, and those may hold gigabytes of pictures.
+_PAGEWISE = {"pre_buffer": False, "buffer_size": 2**20}
 
 # Number in the file, where ("mine.jsonl, line 3"), values or fault.
 RawRow = tuple[int, str, dict | UsageError]
@@ -56,7 +57,7 @@ def saved_table(saved) -> Table:
 
 def _parquet_table(file: Path) -> Table:
     def read(wanted):
-        with pq.ParquetFile(file, buffer_size=_BUFFER) as parquet:
+        with pq.ParquetFile(file, **_PAGEWISE) as parquet:
             yield from _numbered(parquet.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False), file.name)
     return pq.read_schema(file).names, read
 

@@ -25,9 +25,9 @@ from ptdpo_cli.stages.plan import Plan
 
 BAD_ROWS = "bad_rows.jsonl"
 EXCLUDE = "exclude"     # among a plan's inputs: the hash of the list of ids to leave out
-# What one Parquet shard holds at most; the pictures of a shard lie beside it, and are in memory while it is written.
+# What one shard holds at most; its pictures are in memory several times over while it is written.
 _SHARD_ROWS = 2048
-_SHARD_BYTES = 64 * 2**20
+_SHARD_BYTES = 32 * 2**20
 # Where these lie is no part of what they are; the files count with their hashes.
 _PLACES = {"root", "exclude"}
 
