@@ -1,4 +1,4 @@
-"""Public data sets by name: from a local copy in any layout, or the cache of `datasets`; without a network, an error."""
+"""Public data sets by name: from a local copy in any layout, or the cache of `datasets`; offline, an error."""
 
 import io
 import json
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -118,13 +119,16 @@ def lines(folder, *paths):
         for n, path in enumerate(paths)))
 
 
-def test_pictures_in_an_archive_or_unpacked(tmp_path):
+def test_pictures_in_an_archive_or_unpacked(tmp_path, monkeypatch):
     folder = tmp_path / "test-set"
     lines(folder, "images/a.png", "file:///data/somewhere/images/sub/b.png", None)
     with zipfile.ZipFile(folder / "pictures.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("images/a.png", RED)
         archive.writestr("images/sub/b.png", BLUE)
     zipped = load("lines", root=tmp_path)
+    several = replace(CARD, splits={"lines": Split(3, (Table(files="lines/all.jsonl", archive="*.zip"),))})
+    monkeypatch.setitem(catalog.ADAPTERS, CARD.name, SimpleNamespace(CARD=several, problem=problem))
+    assert load("lines", root=tmp_path) == zipped
     assert [p.images for p in zipped] == [(RED,), (BLUE,), ()]
 
     with zipfile.ZipFile(folder / "pictures.zip") as archive:
@@ -133,7 +137,7 @@ def test_pictures_in_an_archive_or_unpacked(tmp_path):
     assert load("lines", root=tmp_path) == zipped
     (folder / "images" / "a.png").unlink()
     message = failure("lines", root=tmp_path)
-    assert "test-set, lines, row 1 (test-set/0): image 1: no such image file" in message and "pictures.zip" in message
+    assert "test-set, lines, row 1 (test-set/0): image 1: no such image file" in message and "*.zip" in message
 
 
 def test_unpacked_pictures_stay_inside(tmp_path):
@@ -156,7 +160,7 @@ def test_what_a_zip_may_not_do(tmp_path):
     info = zipfile.ZipFile(tmp_path / "a.zip").getinfo("broken.png")
     data[info.header_offset + 60] ^= 255
     (tmp_path / "a.zip").write_bytes(data)
-    read = hub.zip_reader(tmp_path / "a.zip", max_bytes=1_000_000)
+    read = hub.zip_reader([tmp_path / "a.zip"], max_bytes=1_000_000)
     assert read("x/a.png") == read("./x/a.png") == read("/root/x/a.png") == RED
     assert read("../x/a.png") == RED        # a name within the archive opens no file
     for path, says in (("a.png", "several images"), ("none.png", "no such image"), ("bomb.png", "too large"),
@@ -169,10 +173,10 @@ def test_what_a_zip_may_not_do(tmp_path):
     (tmp_path / "b.zip").write_bytes(data)
     assert zipfile.ZipFile(tmp_path / "b.zip").getinfo("bomb.png").file_size == 1000
     with pytest.raises(UsageError, match="cannot be read from the archive"):
-        hub.zip_reader(tmp_path / "b.zip", max_bytes=1_000_000)("bomb.png")
+        hub.zip_reader([tmp_path / "b.zip"], max_bytes=1_000_000)("bomb.png")
     (tmp_path / "c.zip").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UsageError, match="cannot be read as a zip"):
-        hub.zip_reader(tmp_path / "c.zip")
+        hub.zip_reader([tmp_path / "c.zip"])
 
 
 def test_faults_of_rows_are_named_and_skipped(root, test_set):
@@ -194,6 +198,18 @@ def test_another_revision_of_the_set(root):
     assert "no column 'answer'" in message and "did you mean answr?" in message
     parquet(path, [{"number": 1, "query": 3, "answer": "1", "picture": None}])
     assert "is not laid out as" in failure("train", root=root)
+
+
+def test_the_only_split_there_is_not_taken_for_another(root):
+    folder = root / "Some" / "TestSet"
+    (folder / "data" / "train-00000-of-00001.parquet").unlink()
+    assert "no split 'train'" in failure("train", root=root)
+    (folder / "data" / "testmini-00000-of-00001.parquet").rename(folder / "data" / "all.parquet")
+    assert [p.answer for p in load("train", root=root)] == ["3", "4"]     # shards of one set under any name
+    (folder / "one" / "test-00000-of-00001.parquet").unlink()
+    (folder / "one").rmdir()
+    (folder / "data" / "all.parquet").unlink()
+    assert "no split 'test'" in failure("both", root=root)                # two/ is not one/
 
 
 def test_wrong_names(root, tmp_path):

@@ -55,6 +55,8 @@ def test_sharegpt_turns(tmp_path):
                  sharegpt("<image>\nWhich of <image> is red?", "the first", images=["a.png", "b.png"]),
                  sharegpt("No picture", "12", images=[], answer="0.5"))
     first, second, third = load(path)
+    asked = {"problem": "Which?", "answer": "blue", "messages": [{"role": "user", "content": text} for text in "ab"]}
+    assert load(jsonl(tmp_path / "more.jsonl", asked))[0].question == "Which?"     # so does a question column
     assert (first.question, first.answer, first.answer_type, first.images) == ("How many?", "3", "integer", (RED,))
     assert (second.question, second.images) == ("Which of is red?", (RED, BLUE))
     assert (third.answer, third.answer_type) == ("0.5", "float")            # an answer column comes before the turn

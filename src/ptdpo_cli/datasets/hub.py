@@ -10,7 +10,7 @@ import re
 import sys
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -18,7 +18,7 @@ from types import ModuleType
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets.cards import Card, Place, Table
 from ptdpo_cli.datasets.images import MAX_BYTES, is_address, plain_path, read_image_file
-from ptdpo_cli.datasets.layout import data_files, files_like
+from ptdpo_cli.datasets.layout import SPLITS, data_files, files_like
 from ptdpo_cli.datasets.local import fetching, picture_bytes
 from ptdpo_cli.datasets.reading import Reader, Row, did_you_mean, image_name, located, short
 from ptdpo_cli.datasets.tables import open_table, saved_table
@@ -114,7 +114,8 @@ def fetch_hint(card: Card, root: str | Path = "ROOT") -> str:
 
 def _table_files(card: Card, table: Table, folder: Path) -> list[Path]:
     if table.files is None:
-        return data_files(folder, table.split, table.config)
+        splits = {other.split for split in card.splits.values() for other in split.tables}
+        return data_files(folder, table.split, table.config, known=splits | set(SPLITS))
     if not (found := files_like(folder, table.files)):
         raise UsageError(f"{folder} lacks {table.files}", hint=fetch_hint(card, folder.parent))
     return found
@@ -229,44 +230,50 @@ def scrubbed(text: str) -> str:
 # Pictures that rows name by a path
 
 def _pictures(card: Card, table: Table, folder: Path | None) -> Callable[[str], bytes]:
-    """Path as it stands in a row -> encoded bytes: from the table's archive, or from a folder it was unpacked to."""
-    archive = folder / table.archive if folder is not None and table.archive is not None else None
-    if archive is not None and archive.is_file():
-        return zip_reader(archive)
-    roots = [root for root in (archive and archive.with_suffix(""), archive and archive.parent, folder) if root]
+    """Path as it stands in a row -> encoded bytes: from the table's archive, or from where that was unpacked."""
+    if folder is None:
+        return _no_picture
+    if table.archive is not None and (archives := files_like(folder, table.archive)):
+        return zip_reader(archives)
+    roots = [folder, *(child for child in sorted(folder.iterdir()) if child.is_dir())]
 
     def read(path: str) -> bytes:
         path = plain_path(path)
-        if folder is None:
-            raise UsageError("an image is given by a path, and there is no folder", found=short(path))
         if is_address(path):
             return read_image_file(path, folder)            # says why not
         for tail in _tails(path):
             for root in roots:
                 if (root / tail).is_file():
-                    return read_image_file(tail, root)
-        lacks = f"{table.archive} is not there either" if archive is not None else f"it is not under {folder}"
+                    return read_image_file(str((root / tail).relative_to(folder)), folder)
+        lacks = f"nor is {table.archive} there" if table.archive is not None else f"nothing like it under {folder}"
         raise UsageError("no such image file", expected=short(path, quote=False), found=lacks,
-                         hint=fetch_hint(card, folder.parent) if archive is not None else None)
+                         hint=fetch_hint(card, folder.parent) if table.archive is not None else None)
     return read
 
 
-def zip_reader(archive: Path, *, max_bytes: int = MAX_BYTES) -> Callable[[str], bytes]:
+def _no_picture(path: str) -> bytes:
+    raise UsageError("an image is given by a path, and there is no folder", found=short(path))
+
+
+def zip_reader(archives: Sequence[Path], *, max_bytes: int = MAX_BYTES) -> Callable[[str], bytes]:
     """A function from a path to the bytes of the member it means, read without unpacking anything.
 
     Where the path is no member's whole name, the one member is taken that ends with the path, or that the path ends
     with: rows and archives differ in the folders before.
     Errors: UsageError for a file that is no zip, and for a member that is not there, several, encrypted or too large.
     """
-    try:
-        opened = zipfile.ZipFile(archive)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{archive} cannot be read as a zip", found=str(error)[:160],
-                         hint="fetch it again: it may be a Git LFS pointer, or cut short") from None
-    members = {info.filename: info for info in opened.infolist() if not info.is_dir()}
+    members: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
     by_name: dict[str, list[str]] = defaultdict(list)
-    for name in members:
-        by_name[PurePosixPath(name).name].append(name)
+    for archive in archives:
+        try:
+            opened = zipfile.ZipFile(archive)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{archive} cannot be read as a zip", found=str(error)[:160],
+                             hint="fetch it again: it may be a Git LFS pointer, or cut short") from None
+        for info in opened.infolist():
+            if not info.is_dir() and info.filename not in members:
+                members[info.filename] = opened, info
+                by_name[PurePosixPath(info.filename).name].append(info.filename)
 
     def read(path: str) -> bytes:
         path = plain_path(path).removeprefix("./")
@@ -275,8 +282,9 @@ def zip_reader(archive: Path, *, max_bytes: int = MAX_BYTES) -> Callable[[str], 
             if f"/{name}".endswith(f"/{path.lstrip('/')}") or f"/{path}".endswith(f"/{name}")]
         if len(found) != 1:
             raise UsageError("no such image in the archive" if not found else "several images of the archive are meant",
-                             expected=short(path, quote=False), found=", ".join(found[:3]) or archive.name)
-        info = members[found[0]]
+                             expected=short(path, quote=False),
+                             found=", ".join(found[:3]) or ", ".join(archive.name for archive in archives[:3]))
+        opened, info = members[found[0]]
         if info.file_size > max_bytes:                      # no more than that comes out, whatever is in it
             raise UsageError("the image file in the archive is too large", expected=f"at most {max_bytes:,} bytes",
                              found=f"{info.file_size:,} bytes")
@@ -286,7 +294,7 @@ def zip_reader(archive: Path, *, max_bytes: int = MAX_BYTES) -> Callable[[str], 
             raise
         except Exception as error:      # zipfile's and the decompressors': BadZipFile, RuntimeError, zlib.error, ...
             raise UsageError("the image cannot be read from the archive", found=f"{found[0]}: {error}"[:160],
-                             hint=f"fetch {archive.name} again") from None
+                             hint=f"fetch {Path(opened.filename).name} again") from None
     return read
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -19,11 +19,13 @@ _SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?(-[0-9a-f]{16})?$")
 _NO_DATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
 
 
-def data_files(path: Path, split: str | None, config: str | None = None) -> list[Path]:
+def data_files(path: Path, split: str | None, config: str | None = None, *,
+               known: Collection[str] = SPLITS) -> list[Path]:
     """The data files of one split, in name order; a folder made by `save_to_disk` counts as one file.
 
     In a folder as the Hub has it the README's `configs` say which files are a split; else their names do, in the
-    folder itself, in `data/`, in a folder named after the config, or in folders named after the splits.
+    folder itself, in `data/`, in a folder named after the config, or in folders named after the splits. A single set of
+    shards is taken whatever it is called, unless its name is that of another split (one of `known`).
     Errors: UsageError that names the splits there are.
     """
     if not path.exists():
@@ -39,7 +41,8 @@ def data_files(path: Path, split: str | None, config: str | None = None) -> list
             raise UsageError(f"the files of split {chosen!r} are not in {path}, though its README names them",
                              hint="fetch them: `hf download NAME --repo-type dataset --local-dir FOLDER`")
         return declared[chosen]
-    if config is not None and (path / config).is_dir():
+    is_part_of_more = config is not None and not (path / config).is_dir()
+    if config is not None and not is_part_of_more:
         path = path / config
     if (path / "dataset_dict.json").is_file():
         splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
@@ -47,7 +50,7 @@ def data_files(path: Path, split: str | None, config: str | None = None) -> list
     if (path / "state.json").is_file():
         return [path]
     sets = _sets(path, split)
-    if len(sets) == 1 and not (split and next(iter(sets)) in SPLITS):
+    if len(sets) == 1 and not is_part_of_more and not (split and next(iter(sets)) in known):
         chosen = next(iter(sets))                           # shards of one set under any name
     else:
         chosen = _choose(sets, split, path)
