@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from command import RECIPES, done
-from public import write_mirror
 
+from command import RECIPES, done
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets.catalog import ADAPTERS
+from public import write_mirror
 
 STAGES = (
     "rollout.problems_per_iteration=2", "rollout.rollouts_per_problem=2", "rollout.max_new_tokens=8",
