@@ -19,9 +19,9 @@ STAGES = (
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_stage(name, tmp_path):
     card = ADAPTERS[name].CARD
-    root = write_mirror(tmp_path / "mirror", name)
+    write_mirror(tmp_path / "mirror", name)
     settings = [word for setting in STAGES for word in ("--set", setting)]
-    recipe = ("--recipe", RECIPES / "tiny.yaml", *settings, "--run", tmp_path / "run", "--data-root", root, "-q")
+    recipe = ("--recipe", RECIPES / "tiny.yaml", *settings, "--run", tmp_path / "run", "--data-root", tmp_path / "mirror", "-q")
     split = card.train or card.test
     training = (*recipe, "--data", name, "--set", f"data.split={split}")
 
