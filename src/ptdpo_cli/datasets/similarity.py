@@ -137,7 +137,7 @@ def bands(threshold: float, *, missed: float = 0.005) -> tuple[int, int]:
     A pair of similarity s shares a band with probability 1 - (1 - s^r)^b; more rows propose fewer wrong pairs.
     Source: Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, section 3.4.2.
     """
-    fits = [r for r in range(1, PERMUTATIONS + 1) if (1 - threshold**r) ** (PERMUTATIONS // r) <= missed]
+    fits = [r for r in range(1, PERMUTATIONS // 2 + 1) if (1 - threshold**r) ** (PERMUTATIONS // r) <= missed]
     rows = max(fits, default=1)
     return PERMUTATIONS // rows, rows
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text as Line
 
 from ptdpo_cli.artifacts.manifest import MANIFEST
-from ptdpo_cli.artifacts.problems import read_problems
+from ptdpo_cli.artifacts.problems import Problems, read_problems
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths
 from ptdpo_cli.datasets import load_problems
@@ -399,7 +399,7 @@ def _found(pairs: list[Pair], problems: int) -> dict:
 
 
 def _draw(out: Path, tests: Sequence[str], found: list[list[Pair]], sources: list, sheets: int) -> list[str]:
-    """Sheets of pairs, those first that a person has to judge: the least certain of the certain, the best of the weak."""
+    """Sheets of pairs, first those that a person has to judge: the least certain ones, then the best of the weak."""
     chosen = [(number, pair) for number, pairs in enumerate(found) for pair in pairs]
     chosen.sort(key=lambda one: (one[1].weak is not None, _certainty(one[1]) * (1 if one[1].weak is None else -1)))
     chosen = chosen[: sheets * PAIRS_PER_SHEET]
@@ -423,8 +423,8 @@ def _certainty(pair: Pair) -> float:
 
 
 def _pick(problems: Iterable[Problem], wanted: set[int]) -> dict[int, Problem]:
-    """These problems by their place; a set that is not indexed is read again up to the last of them."""
-    if isinstance(problems, Sequence):
+    """These problems by their place; a set without an index is read again up to the last of them."""
+    if isinstance(problems, Problems):
         return {number: problems[number] for number in sorted(wanted)}
     numbered = enumerate(islice(problems, max(wanted, default=-1) + 1))
     return {number: problem for number, problem in numbered if number in wanted}
