@@ -230,12 +230,12 @@ class PictureIndex:
 def is_same_view(a: Look, b: Look) -> bool:
     """Whether two pictures show the same thing in the same place: shape, and every cell of their greys.
 
-    A small picture has no 64 x 64 details of its own: cells are as large as two pixels of the smaller one or more.
+    Small pictures have no 64 x 64 details: a cell covers two pixels of the smaller one, below 64 three or more.
     """
     if abs(np.log(a.width / a.height) - np.log(b.width / b.height)) > ASPECT:
         return False
     pixels = min(a.width, a.height, b.width, b.height)
-    cells = next((n for n in (64, 32) if pixels >= 2 * n), 16)
+    cells = next((n for n, least in ((64, 128), (32, 64), (16, 48)) if pixels >= least), 8)
     return bool(np.abs(_coarser(a.greys, cells) - _coarser(b.greys, cells)).max() <= TOLERANCE)
 
 
