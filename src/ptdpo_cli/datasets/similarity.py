@@ -192,8 +192,9 @@ def look(data: bytes, *, where: str = "") -> Look:
     """
     from imagehash import phash
 
-    image = decode_rgb(data, where=where, least=2 * SIDE)
-    grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3)
+    image = decode_rgb(data, where=where, least=3 * SIDE)
+    # As good here as Lanczos and twice as fast; a box would lose every other rescaled drawing.
+    grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.HAMMING)
     greys = np.asarray(grey)
     bits = None if greys.std() < BLANK else int(str(phash(grey)), 16)
     return Look(bits, *image.size, greys)
@@ -230,12 +231,12 @@ class PictureIndex:
 def is_same_view(a: Look, b: Look) -> bool:
     """Whether two pictures show the same thing in the same place: shape, and every cell of their greys.
 
-    Small pictures have no 64 x 64 details: a cell covers two pixels of the smaller one, below 64 three or more.
+    Small pictures have no 64 x 64 details: a cell is at least three pixels of the smaller one.
     """
     if abs(np.log(a.width / a.height) - np.log(b.width / b.height)) > ASPECT:
         return False
     pixels = min(a.width, a.height, b.width, b.height)
-    cells = next((n for n, least in ((64, 128), (32, 64), (16, 48)) if pixels >= least), 8)
+    cells = next((n for n in (64, 32, 16) if pixels >= 3 * n), 8)
     return bool(np.abs(_coarser(a.greys, cells) - _coarser(b.greys, cells)).max() <= TOLERANCE)
 
 

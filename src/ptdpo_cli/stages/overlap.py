@@ -413,7 +413,7 @@ def _draw(out: Path, tests: Sequence[str], found: list[list[Pair]], sources: lis
         paths.append(str(out / f"pairs-{start // PAIRS_PER_SHEET:03d}.png"))
         cells = [_draw_pair(pair, train[pair.train], test[number][pair.test], tests[number])
                  for number, pair in chosen[start : start + PAIRS_PER_SHEET]]
-        tile(cells, min(2, len(cells))).save(paths[-1], format="PNG")
+        tile(cells, min(2, len(cells))).save(paths[-1], format="PNG", compress_level=3)
     return paths
 
 
