@@ -124,9 +124,12 @@ def test_shipped_recipes_use_known_keys(recipes):
 # --- docs/cli.md ------------------------------------------------------------------------------------------------------
 
 
-def commands() -> dict[str, typer.core.TyperCommand]:
-    group = typer.main.get_command(app)
-    return {"ptdpo": group} | {f"ptdpo {name}": command for name, command in group.commands.items()}
+def commands(group=None, name: str = "ptdpo") -> dict[str, typer.core.TyperCommand]:
+    """By its words; those of a group such as `ptdpo data` follow it."""
+    found = {name: group or typer.main.get_command(app)}
+    for word, command in getattr(found[name], "commands", {}).items():
+        found |= commands(command, f"{name} {word}")
+    return found
 
 
 def help_text(name: str, command) -> str:

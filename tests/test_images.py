@@ -162,10 +162,12 @@ def test_paths_stay_inside_the_root(tmp_path):
     (root / "alias").symlink_to(root / "sub" / "a.png")
     (root / "loop").symlink_to(root / "loop")
     os.mkfifo(root / "pipe")
-    for path in ("sub/a.png", "./sub/../sub/a.png", str(root / "sub" / "a.png"), "alias"):
+    for path in ("sub/a.png", "./sub/../sub/a.png", str(root / "sub" / "a.png"), "alias",
+                 f"file://{root}/sub/a.png"):
         assert read_image_file(path, root, where=WHERE) == b"inside"
     for path, message in (("../secret", "outside"), (str(tmp_path / "secret"), "outside"), ("link", "outside"),
-                          ("https://example.org/a.png", "URL"), ("file:///etc/passwd", "URL"),
+                          ("https://example.org/a.png", "data.fetch_urls=true"), ("file:///etc/passwd", "outside"),
+                          ("file://host/a.png", "URL"), ("ftp://example.org/a.png", "URL"),
                           ("data:image/png;base64,AAAA", "URL"), ("none.png", "no such"), ("sub", "a folder"),
                           ("pipe", "no such"), ("loop", "mine.jsonl"), ("nul\0", "cannot be read"),
                           ("x" * 300, "mine.jsonl")):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import ptdpo_cli.datasets as adapters
 from ptdpo_cli.artifacts.schemas import Problem, Region
-from ptdpo_cli.datasets import check_problems, load_problems
-from ptdpo_cli.datasets.local import load_path
+from ptdpo_cli.datasets import digit_grid, load_problems
+from ptdpo_cli.datasets.reading import faults_of
 from ptdpo_cli.errors import UsageError
 
 
@@ -31,6 +29,10 @@ def jsonl(folder, *rows, name="mine.jsonl"):
     path = folder / name
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
+
+
+def load_path(path, *, split=None, limit=None, **options) -> list[Problem]:
+    return list(load_problems(str(path), split=split, count=limit, **options))
 
 
 def failure(function, *args, **kwargs) -> str:
@@ -128,7 +130,9 @@ def test_folders_of_shards_and_of_splits(tmp_path):
 
     (splits / "other.json").write_text("[]")
     assert "data files of one kind" in failure(load_path, splits)
-    assert "no data file" in failure(load_path, tmp_path)
+    assert "holds several sets" in failure(load_path, tmp_path)
+    (tmp_path / "nothing").mkdir()
+    assert "no data file" in failure(load_path, tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(("question", "n_images", "expected"), [
@@ -201,7 +205,7 @@ def test_all_faults_come_together(tmp_path):
                                     {**ROW, "id": "x"}))
     assert text.startswith("4 faults in ")
     for line in ("line 2: the question is empty", "line 2: the answer is empty", "line 3: invalid JSON",
-                 "line 5: the problem id is taken", "'x', already in mine.jsonl, line 4"):
+                 "line 5 (x): the problem id is taken", "'x', already in mine.jsonl, line 4 (x)"):
         assert line in text
     text = failure(load_path, jsonl(tmp_path, *[{**ROW, "answer": ""}] * 25))
     assert text.startswith("25 faults") and "line 10:" in text and "line 11:" not in text and "and 15 more" in text
@@ -211,7 +215,8 @@ def test_parquet_faults_name_the_row(tmp_path):
     pq.write_table(pa.table({"problem": ["a", "b"], "answer": ["1", ""], "image": [RED, b"junk"]}),
                    tmp_path / "mine.parquet")
     text = failure(load_path, tmp_path / "mine.parquet")
-    assert "mine.parquet, row 2: the answer is empty" in text and "mine.parquet, row 2: the image cannot" in text
+    assert "mine.parquet, row 2: the answer is empty" in text
+    assert "mine.parquet, row 2: image 1: the image cannot" in text
 
 
 def test_columns(tmp_path):
@@ -219,7 +224,7 @@ def test_columns(tmp_path):
     (tmp_path / "a.png").write_bytes(RED)
     text = failure(load_path, path)
     assert "no column for question and answer" in text and "columns text, anwser, file" in text
-    assert "answer: anwser" in text
+    assert "`--columns question=COLUMN,answer=anwser`" in text
     mapped = {"problem": "text", "answer": "anwser", "images": "file"}
     assert load_path(path, columns=mapped)[0].images == (RED,)
     assert "did you mean anwser?" in failure(load_path, path, columns={**mapped, "answer": "answer"})
@@ -267,31 +272,37 @@ def test_load_problems_by_name_or_path(tmp_path, monkeypatch):
     text = failure(load_problems, "digit-gird", split="train", seed=0)
     assert "did you mean digit-grid?" in text and ".jsonl/.json/.parquet file or folder" in text
     assert f"did you mean {path}?" in failure(load_problems, str(path)[:-1], split=None, seed=0)
-    assert "save_to_disk" in failure(load_problems, "hiyouga/geometry3k", split="train", seed=0)
+    assert "hf download some/thing --repo-type dataset" in failure(load_problems, "some/thing", split="train")
     assert "takes no kinds" in failure(load_problems, str(path), split=None, seed=0, kinds=["x"])
     assert "takes no columns" in failure(load_problems, "digit-grid", split="train", seed=0, columns={})
 
     asked = {}
 
-    class Grid:
-        @staticmethod
-        def load(split, **options):
-            asked.update(options, split=split)
-            return [Problem("1", "q", (), "2")]
+    def load(split, **options):
+        asked.update(options, split=split)
+        return [Problem("1", "q", (), "2")]
 
-    monkeypatch.setitem(sys.modules, "ptdpo_cli.datasets.digit_grid", Grid)
-    monkeypatch.setattr(adapters, "digit_grid", Grid, raising=False)
+    monkeypatch.setattr(digit_grid, "load", load)
     assert len(load_problems("digit-grid", split="test", seed=5, count=1, kinds=["row"])) == 1
     assert asked == {"split": "test", "seed": 5, "count": 1, "kinds": ["row"]}
 
 
-def test_check_problems():
-    good = Problem("1", "q", (), "2")
-    check_problems([good])
-    assert "empty" in failure(check_problems, [])
-    assert "more than once" in failure(check_problems, [good, good])
-    assert "empty answer" in failure(check_problems, [Problem("1", "q", (), " ")])
-    assert "empty question" in failure(check_problems, [Problem("1", "", (), "2")])
+def test_what_every_problem_is_checked_for():
+    def whats(problem, check=None):
+        return [fault.what for fault in faults_of(problem, check)]
+
+    def refuse(answer, answer_type, choices):
+        raise UsageError(f"{answer} of {answer_type} with {list(choices)}")
+
+    good = Problem("1", "q", (), "2", choices=("a", "b"))
+    assert whats(good) == [] and whats(good, lambda *_: None) == []
+    assert whats(good, refuse) == ["2 of integer with ['a', 'b']"]
+    assert whats(Problem("1", "q", (), " ")) == ["the answer is empty"]
+    assert whats(Problem(" ", "", (), "2"), refuse) == ["the problem id is empty", "the question is empty",
+                                                        "2 of integer with []"]
+    assert whats(Problem("1", "q", (), "2", answer_type="number")) == ["unknown answer type"]
+    assert whats(Problem("1", "q", (), "2", steps=("<|im_end|>",))) == [
+        "the step holds a control token of the model"]
 
 
 def test_the_example_and_the_faults_in_the_documentation(tmp_path, monkeypatch):

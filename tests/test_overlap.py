@@ -400,7 +400,7 @@ def test_columns(tmp_path):
 
 
 def audit(tmp_path, monkeypatch, train: list[Problem], test: list[Problem], **options) -> dict:
-    monkeypatch.setattr(stage, "load_problems", lambda name, **_: {"train": train, "test": test}[name])
+    monkeypatch.setattr(stage, "look_at", lambda name, **_: {"train": train, "test": test}[name])
     return stage.audit("train", ["test"], tmp_path / "out", sheets=0, **options)
 
 
@@ -465,12 +465,15 @@ def test_pictures_are_not_held(tmp_path, monkeypatch):
         def __init__(self, first: int):
             self.first = first
 
+        def __len__(self) -> int:
+            return 200
+
         def __iter__(self):
             for k in range(self.first, self.first + 200):
                 yield Problem(f"{k}", f"What is on picture {k} of the big collection?",
                               (encode(photo(k, (280, 226)), "BMP"),), "1")
     assert len(encode(photo(0, (280, 226)), "BMP")) > 185_000
-    monkeypatch.setattr(stage, "load_problems", lambda name, **_: Made(int(name)))
+    monkeypatch.setattr(stage, "look_at", lambda name, **_: Made(int(name)))
     stage.audit("0", ["1000"], tmp_path / "warm", sheets=0)
     tracemalloc.start()
     stage.audit("0", ["150"], tmp_path / "out", sheets=1)
@@ -494,6 +497,17 @@ def test_an_unreadable_picture_is_counted_and_said(tmp_path):
     assert excluded(tmp_path / "out") == {"cut"}            # by its question
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["train"]["unreadable"] == 1
     assert (tmp_path / "out" / "pairs-000.png").is_file()
+
+
+def test_bad_rows_and_broken_files_are_passed_over_and_said(tmp_path):
+    (tmp_path / "broken.img").write_bytes(encode(drawing(1))[:500])
+    train = jsonl(tmp_path / "train.jsonl", {"id": "a", "problem": "What is 2 + 2?", "answer": "4"},
+                  {"id": "b", "problem": "What is 3 + 3?", "answer": ""},
+                  {"id": "c", "problem": "What is it?", "answer": "1", "images": ["broken.img"]})
+    ended = done("data", "overlap", train, train, "--out", tmp_path / "out")
+    said = " ".join(ended.err.split())
+    assert "no problems, passed over: 1" in said and "unreadable pictures, not compared: 1" in said
+    assert excluded(tmp_path / "out") == {"a"}             # of c nothing is left but a short question
 
 
 def test_refusals(tmp_path, monkeypatch):

@@ -30,6 +30,17 @@ RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML);
 Run = Annotated[Path | None, typer.Option("--run", help="Folder of the run's artifacts; default: the recipe's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override section.key; repeatable.")]
 DataName = Annotated[str | None, typer.Option("--data", help="Data set name, or path to a file or folder.")]
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="ROLE=NAME,…", help="Names in your file: `problem=question,answer=label`."),
+]
+DataRoot = Annotated[
+    str | None, typer.Option("--data-root", help="Folder of local copies of public data sets; nothing is downloaded.")
+]
+OnBadRow = Annotated[str | None, typer.Option("--on-bad-row", help="error (default): stop with a list; skip: go on.")]
+Exclude = Annotated[
+    str | None, typer.Option("--exclude", help="File of problem ids to train without, as from `ptdpo data overlap`.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do all checks, print the resolved recipe, touch nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Make it again although it is already done.")]
@@ -60,6 +71,23 @@ def _start(recipe, run, overrides, data, quiet, verbose):
 def _flags(given: dict) -> list[str]:
     """Options as overrides, quoted: a file called 2024 or `a: b` is still a file."""
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+
+
+def _data_flags(overrides, columns=None, data_root=None, on_bad_row=None, exclude=None) -> list[str]:
+    """The options that say how data is read, after --set."""
+    names = None if columns is None else _columns(columns)
+    given = {
+        "data.columns": names, "data.root": data_root, "data.on_bad_row": on_bad_row, "data.exclude": exclude,
+    }
+    return [*(overrides or []), *_flags(given)]
+
+
+def _columns(text: str) -> dict[str, str | None]:
+    """`problem=question,answer=label` as {"problem": "question", …}; a role without a name has no column."""
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if not pairs or not all(role.strip() and equals for role, equals, _ in pairs):
+        raise UsageError("--columns takes role=name, …", found=text, hint="--columns problem=question,answer=label")
+    return {role.strip(): name.strip() or None for role, _, name in pairs}
 
 
 def _part(shard: str | None):
@@ -160,7 +188,7 @@ def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
     from ptdpo_cli.stages.preflight import preflight, render_preflight
 
     _quiet_libraries()
-    _print(preflight(stage, loaded, run, **details), render_preflight, as_json=as_json)
+    _print(preflight(stage, loaded, run, say=console.say, **details), render_preflight, as_json=as_json)
 
 
 def _print(result: dict, render, *, as_json: bool) -> None:
@@ -177,6 +205,10 @@ def build_hints(
     data: DataName = None,
     run: Run = None,
     overrides: Set = None,
+    columns: Columns = None,
+    data_root: DataRoot = None,
+    on_bad_row: OnBadRow = None,
+    exclude: Exclude = None,
     limit: Limit = None,
     shard: Shard = None,
     dry_run: DryRun = False,
@@ -189,6 +221,7 @@ def build_hints(
 
     Example: `ptdpo build-hints --data digit-grid --run runs/tiny`
     """
+    overrides = _data_flags(overrides, columns, data_root, on_bad_row, exclude)
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     part = _part(shard)
     if dry_run:
@@ -209,6 +242,10 @@ def rollout(
     data: DataName = None,
     run: Run = None,
     overrides: Set = None,
+    columns: Columns = None,
+    data_root: DataRoot = None,
+    on_bad_row: OnBadRow = None,
+    exclude: Exclude = None,
     policy: PolicyDir = None,
     iteration: Annotated[
         int | None,
@@ -226,6 +263,7 @@ def rollout(
 
     Example: `ptdpo rollout --recipe recipes/tiny.yaml --run runs/tiny`
     """
+    overrides = _data_flags(overrides, columns, data_root, on_bad_row, exclude)
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     part = _part(shard)
     if dry_run:
@@ -256,6 +294,10 @@ def score_ref(
     data: DataName = None,
     run: Run = None,
     overrides: Set = None,
+    columns: Columns = None,
+    data_root: DataRoot = None,
+    on_bad_row: OnBadRow = None,
+    exclude: Exclude = None,
     rollouts: Annotated[Path | None, typer.Option(help="Rollouts to score; default: the only ones in RUN.")] = None,
     hints: Annotated[Path | None, typer.Option(help="Hints; default: the recipe's in RUN.")] = None,
     iteration: Annotated[
@@ -273,6 +315,7 @@ def score_ref(
 
     Example: `ptdpo score-ref --run runs/tiny`
     """
+    overrides = _data_flags(overrides, columns, data_root, on_bad_row, exclude)
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     part = _part(shard)
     _only_one_way(iteration, rollouts=rollouts)
@@ -307,6 +350,10 @@ def train(
     data: DataName = None,
     run: Run = None,
     overrides: Set = None,
+    columns: Columns = None,
+    data_root: DataRoot = None,
+    on_bad_row: OnBadRow = None,
+    exclude: Exclude = None,
     policy: PolicyDir = None,
     rollouts: Annotated[Path | None, typer.Option(help="One update from these rollouts instead of the loop.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Their scores (for one update).")] = None,
@@ -324,6 +371,7 @@ def train(
 
     Example: `ptdpo train --recipe recipes/tiny.yaml`
     """
+    overrides = _data_flags(overrides, columns, data_root, on_bad_row, exclude)
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     if scores is not None and rollouts is None:
         raise UsageError("--scores needs --rollouts", hint="without either, `ptdpo train` runs the whole loop")
@@ -385,6 +433,9 @@ def evaluate(
     data: DataName = None,
     run: Run = None,
     overrides: Set = None,
+    columns: Columns = None,
+    data_root: DataRoot = None,
+    on_bad_row: OnBadRow = None,
     policy: PolicyDir = None,
     split: Annotated[str | None, typer.Option(help="Split to evaluate on.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=0, help="Samples per problem.")] = None,
@@ -404,8 +455,9 @@ def evaluate(
 
     Example: `ptdpo eval --run runs/tiny --n 8`
     """
+    overrides = _data_flags(overrides, columns, data_root, on_bad_row)
     flags = _flags({"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature})
-    loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
+    loaded, run = _start(recipe, run, [*overrides, *flags], None, quiet, verbose)
     part = _part(shard)
     _only_one_way(iteration, policy=policy)
     if dry_run:
@@ -536,6 +588,9 @@ def doctor(
     data: DataName = None,
     run: Run = None,
     overrides: Set = None,
+    columns: Columns = None,
+    data_root: DataRoot = None,
+    on_bad_row: OnBadRow = None,
     policy: PolicyDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -545,6 +600,7 @@ def doctor(
 
     Example: `ptdpo doctor --recipe recipes/tiny.yaml`
     """
+    overrides = _data_flags(overrides, columns, data_root, on_bad_row)
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     from ptdpo_cli.stages.doctor import diagnose, render, write
 
@@ -617,16 +673,52 @@ def status(run: Annotated[Path, typer.Argument(help="A run's folder.")], as_json
     _print(found, lambda result, to: render_status(result["artifacts"], to), as_json=as_json)
 
 
+@data_app.callback(invoke_without_command=True)
+def data_sets(context: typer.Context, as_json: Json = False):
+    """List the data sets by name: size, licence, what for, how scored.
+
+    Example: `ptdpo data`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ptdpo_cli.stages.data import data_sets as list_sets
+    from ptdpo_cli.stages.data import render_data_sets
+
+    found = {"data_sets": list_sets()}
+    _print(found, lambda result, to: render_data_sets(result["data_sets"], to), as_json=as_json)
+
+
+@data_app.command("check")
+def check_data(
+    data: Annotated[str, typer.Argument(help="Path to a file or folder, or a data set's name.")],
+    columns: Columns = None,
+    split: Annotated[str | None, typer.Option(help="Split to look at; default: the one for training.")] = None,
+    data_root: DataRoot = None,
+    overrides: Set = None,
+    as_json: Json = False,
+):
+    """Say what is wrong with a data set, row by row, or what is in it; exit code 2 if a row is bad.
+
+    Example: `ptdpo data check my.jsonl --columns problem=question,answer=label`
+    """
+    overrides = _data_flags(overrides, columns, data_root)
+    loaded, _ = _start(None, None, overrides, data, False, False)
+    from ptdpo_cli.stages.data import check, render_check
+
+    result = check(loaded, split)
+    _print(result, render_check, as_json=as_json)
+    if result["bad_rows"]:
+        raise typer.Exit(2)
+
+
 @data_app.command("overlap")
 def data_overlap(
     train: Annotated[str, typer.Argument(help="Data set name, path to a file or folder, or a `problems` artifact.")],
     test: Annotated[list[str], typer.Argument(help="Likewise; several are looked at one by one.")],
     split: Annotated[str | None, typer.Option(help="Of TRAIN; default: its own for training.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Of each TEST; default: its own for testing.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
-    columns: Annotated[
-        str | None, typer.Option(metavar="ROLE=NAME,…", help="What columns are called in files: problem=text,answer=y.")
-    ] = None,
+    data_root: DataRoot = None,
+    columns: Columns = None,
     out: Annotated[Path, typer.Option(help="Folder for pairs, exclude list and picture sheets.")] = Path("overlap"),
     text: Annotated[
         float, typer.Option(min=0.01, max=1, help="Questions match from this Jaccard similarity on.")
@@ -644,11 +736,12 @@ def data_overlap(
     Example: `ptdpo data overlap train.jsonl test.jsonl --out overlap`
     """
     console.Verbosity.quiet = quiet
-    from ptdpo_cli.stages.overlap import audit, parse_columns, render_overlap
+    from ptdpo_cli.stages.overlap import audit, render_overlap
 
     with console.bar("overlap") as progress:
         result = audit(
-            train, test, out, split=split, test_split=test_split, data_root=data_root, columns=parse_columns(columns),
+            train, test, out, split=split, test_split=test_split, data_root=data_root,
+            columns=None if columns is None else _columns(columns),
             text=text, image=image, is_strict=strict, sheets=sheets, progress=progress,
         )
     if not quiet:

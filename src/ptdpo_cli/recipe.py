@@ -64,7 +64,7 @@ class Data(Section):
     split: str | None = None
     """Which part of the data set; null: its own for training. For a single file a label only."""
     count: Positive | None = None
-    """digit-grid: how many problems to draw; files: read the first `count` rows."""
+    """digit-grid: how many problems to draw; others: read the first `count` rows."""
     kinds: list[str] | None = None
     """digit-grid: which kinds of question; null takes the default mix."""
     columns: dict[str, str | None] | None = None

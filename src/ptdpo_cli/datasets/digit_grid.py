@@ -17,10 +17,15 @@ import numpy as np
 from PIL import Image
 
 from ptdpo_cli.artifacts.schemas import Problem, Region
+from ptdpo_cli.datasets.cards import Card, Split
 from ptdpo_cli.errors import UsageError
 
 SPLITS = {"train": 1200, "validation": 300, "test": 297}    # digit scans that only this split draws from
 COUNTS = {"train": 4096, "validation": 512, "test": 1024}
+CARD = Card(
+    name="digit-grid", hub="", splits={name: Split(rows, ()) for name, rows in COUNTS.items()}, license="CC-BY-4.0",
+    purpose="train and test", scoring="integer", train="train", test="test", notes="drawn on the spot, in any number",
+)
 CELL = 16                                                   # pixels; a scan is enlarged from 8 to 16
 CELLS = ("top-left", "top", "top-right", "left", "center", "right", "bottom-left", "bottom", "bottom-right")
 COLOURS = {"red": (255, 150, 140), "green": (150, 225, 140), "blue": (145, 180, 255), "yellow": (255, 235, 120)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 import threading
+import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -15,6 +17,7 @@ from ptdpo_cli.errors import UsageError
 
 MAX_PIXELS = 50_000_000           # about 7,000 x 7,000: a decoded picture takes at most 200 MB as RGBA
 MAX_BYTES = 64 * 2**20            # of the encoded file
+FETCH_SECONDS = 60.0              # for one picture, from request to last byte
 # Named, because Pillow would otherwise try every plugin, and some of those (EPS) start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -24,10 +27,11 @@ _UPRIGHT = {
     6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
 }
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
+_FILE = re.compile(r"file://(?=/)", re.IGNORECASE)
 _opening = threading.Lock()
 
 
-def check_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES):
+def check_image(data: bytes, *, where: str = "", max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES):
     """(width, height) from the header alone, as stored (before any EXIF turn); no pixel is decoded.
 
     Errors: UsageError if the file is empty, too long, of an unknown format or has more than `max_pixels` pixels.
@@ -36,7 +40,7 @@ def check_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, max_by
         return image.size
 
 
-def decode_rgb(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES,
+def decode_rgb(data: bytes, *, where: str = "", max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES,
                least: int | None = None) -> Image.Image:
     """The picture as 8-bit RGB: first frame, turned by its EXIF orientation, alpha laid over white.
 
@@ -58,35 +62,82 @@ def decode_rgb(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS, max_byt
             raise _unreadable(where, data, error) from error
 
 
-def read_image_file(path: str, root: Path, *, where: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of an image file inside `root`; relative paths start there.
+def read_image_file(path: str, root: Path, *, where: str = "", max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of an image file inside `root`; relative paths start there, `file:///a.png` is the path /a.png.
 
-    Errors: UsageError for a URL, a path that leaves `root` (by `..`, as an absolute path or through a symbolic
+    Errors: UsageError for another URL, a path that leaves `root` (by `..`, as an absolute path or through a symbolic
     link), a missing file, and anything that is not a plain file of at most `max_bytes`.
     """
-    if _URL.match(path):
-        raise UsageError(f"{where}: an image is given by URL, and nothing is fetched",
+    path, at = plain_path(path), _at(where)
+    if is_address(path):
+        raise UsageError(f"{at}an image is given by URL, and nothing is fetched",
                          expected="a path to an image file", found=_short(path),
-                         hint="download the images and put their paths, or their bytes, in the data")
+                         hint="let http and https addresses be fetched with `--set data.fetch_urls=true`, or download "
+                         "the images and put their paths, or their bytes, in the data")
     try:
         root = root.resolve(strict=True)
         file = (root / path).resolve()
         if not file.is_relative_to(root):
-            raise UsageError(f"{where}: the image lies outside the image folder", expected=f"a path inside {root}",
+            raise UsageError(f"{at}the image lies outside the image folder", expected=f"a path inside {root}",
                              found=_short(path), hint="set data.image_root to the folder that holds all images")
         if not file.is_file():          # also keeps a FIFO or a device from blocking the read
-            raise UsageError(f"{where}: no such image file", expected=str(file), found="a folder" if file.is_dir() else
+            raise UsageError(f"{at}no such image file", expected=str(file), found="a folder" if file.is_dir() else
                              "nothing there", hint="paths start at data.image_root, by default the data file's folder")
         if (size := file.stat().st_size) > max_bytes:
-            raise _too_long(f"{where} ({_short(path)})", size, max_bytes)
+            raise _too_long(f"{at}{_short(path)}", size, max_bytes)
         return file.read_bytes()
     except (OSError, RuntimeError, ValueError) as error:    # no permission, a loop of links, a NUL, a name too long
-        raise UsageError(f"{where}: the image file cannot be read", found=f"{_short(path)}: {error}"[:200]) from error
+        raise UsageError(f"{at}the image file cannot be read", found=f"{_short(path)}: {error}"[:200]) from error
+
+
+def plain_path(path: str) -> str:
+    """`file:///a%20b.png` as /a b.png; anything else as it is."""
+    match = _FILE.match(path)
+    return unquote(path[match.end():]) if match else path
+
+
+def is_address(path: str) -> bool:
+    """Whether a picture is given by a URL or a data URI, not by a path."""
+    return _URL.match(path) is not None
+
+
+def fetch_image(url: str, *, where: str = "", max_bytes: int = MAX_BYTES, seconds: float = FETCH_SECONDS) -> bytes:
+    """The bytes at an http or https address, of whatever type the server says; redirects to other schemes are refused.
+
+    Errors: UsageError for another scheme, an answer other than 200, more than `max_bytes` (counted as they arrive) or
+    `seconds`, and when nothing can be reached.
+    """
+    import httpx
+
+    at = _at(where)
+    if not url.lower().startswith(("http://", "https://")):
+        raise UsageError(f"{at}this kind of address is not fetched", expected="http or https", found=_short(url))
+    data, deadline = bytearray(), time.monotonic() + seconds
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=min(seconds, 10.0)) as answer:
+            answer.raise_for_status()
+            for chunk in answer.iter_bytes():       # decompressed: a small body may be a large one
+                data += chunk
+                if len(data) > max_bytes:
+                    raise _too_long(f"{at}{_short(url)}", len(data), max_bytes)
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"not done after {seconds:g} s")
+    except httpx.HTTPStatusError as error:
+        raise UsageError(f"{at}the image was not to be had", found=f"{_short(url)}: {error.response.status_code} "
+                         f"{error.response.reason_phrase}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        raise UsageError(f"{at}the image could not be fetched", found=f"{_short(url)}: {error}"[:200],
+                         hint="run the same command again, or put the picture beside the data") from None
+    return bytes(data)
+
+
+def _at(where: str) -> str:
+    return f"{where}: " if where else ""
 
 
 def _open(data: bytes, where: str, max_pixels: int, max_bytes: int) -> Image.Image:
     if len(data) > max_bytes:
-        raise _too_long(where, len(data), max_bytes)
+        raise _too_long(f"{_at(where)}the image file", len(data), max_bytes)
     # Pillow keeps its own limit in a module variable, and it may be below ours: lifted while the header is read.
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -100,7 +151,7 @@ def _open(data: bytes, where: str, max_pixels: int, max_bytes: int) -> Image.Ima
             Image.MAX_IMAGE_PIXELS = limit
     width, height = image.size
     if width * height > max_pixels:
-        raise UsageError(f"{where}: the image is too large", expected=f"at most {max_pixels:,} pixels",
+        raise UsageError(f"{_at(where)}the image is too large", expected=f"at most {max_pixels:,} pixels",
                          found=f"{width:,} x {height:,} = {width * height:,} pixels",
                          hint="scale the image down, or raise data.max_image_pixels if you trust the file")
     return image
@@ -126,16 +177,16 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _unreadable(where: str, data: bytes, error: Exception) -> UsageError:
     if data.startswith(b"version https://git-lfs"):
-        return UsageError(f"{where}: the image is a Git LFS pointer, not the picture", hint="run `git lfs pull`")
+        return UsageError(f"{_at(where)}the image is a Git LFS pointer, not the picture", hint="run `git lfs pull`")
     if not data:
-        return UsageError(f"{where}: the image is empty", expected=f"a {', '.join(FORMATS)} file", found="0 bytes")
+        return UsageError(f"{_at(where)}the image is empty", expected=f"a {', '.join(FORMATS)} file", found="0 bytes")
     reason = "no picture format recognised" if "cannot identify" in str(error) else str(error)[:120]
-    return UsageError(f"{where}: the image cannot be read", expected=f"a whole {', '.join(FORMATS)} file",
+    return UsageError(f"{_at(where)}the image cannot be read", expected=f"a whole {', '.join(FORMATS)} file",
                       found=f"{len(data):,} bytes: {reason}", hint="replace the file, or drop the row")
 
 
-def _too_long(where: str, size: int, max_bytes: int) -> UsageError:
-    return UsageError(f"{where}: the image file is too large", expected=f"at most {max_bytes:,} bytes",
+def _too_long(what: str, size: int, max_bytes: int) -> UsageError:
+    return UsageError(f"{what} is too large", expected=f"at most {max_bytes:,} bytes",
                       found=f"{size:,} bytes", hint="store the image compressed, or scaled down")
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.rewards.extract import extract_boxed
 from ptdpo_cli.rewards.format import format_reward
-from ptdpo_cli.rewards.verify import verify
+from ptdpo_cli.rewards.verify import ANSWER_TYPES, verify
 
-__all__ = ["Grade", "Response", "extract_boxed", "format_reward", "grade", "grade_all", "verify"]
+__all__ = ["Grade", "Response", "check_answer", "extract_boxed", "format_reward", "grade", "grade_all", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ def grade_all(
         way = None if extracted is None else "boxed"
         grades.append(Grade(extracted, accuracy, format_, reward, way, outcome))
     return grades
+
+
+def check_answer(answer: str, answer_type: str, choices: Sequence[str] = ()) -> None:
+    """Refuse a gold answer that no response could be compared with: UsageError."""
+    verify(None, answer, answer_type if answer_type in ANSWER_TYPES else "text")
 
 
 def grade(text: str, answer: str, *, truncated: bool, answer_type: str = "integer", **weights: float) -> Grade:

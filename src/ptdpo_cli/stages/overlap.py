@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
@@ -26,7 +27,7 @@ from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.problems import Problems, read_problems
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths
-from ptdpo_cli.datasets import load_problems
+from ptdpo_cli.datasets import cards, default_split, look_at
 from ptdpo_cli.datasets.images import decode_rgb
 from ptdpo_cli.datasets.similarity import PictureIndex, Text, is_near, jaccard, look, near_texts, normalise
 from ptdpo_cli.errors import UsageError
@@ -96,7 +97,7 @@ class Pair:
 
 
 def audit(train: str, tests: Sequence[str], out: Path, *, split: str | None = None, test_split: str | None = None,
-          data_root: Path | None = None, columns: dict | None = None, text: float = 0.8, image: int = 4,
+          data_root: str | None = None, columns: dict | None = None, text: float = 0.8, image: int = 4,
           is_strict: bool = False, sheets: int = 5, progress: Callable = lambda done, total, what: None) -> dict:
     """Compare every test set with the training set and write pairs.jsonl, exclude.jsonl, summary.json and sheets.
 
@@ -106,8 +107,8 @@ def audit(train: str, tests: Sequence[str], out: Path, *, split: str | None = No
     _require_libraries()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file", expected="a folder", hint="give another one with --out")
-    source = open_set(train, split, data_root, columns)
-    test_sources = [open_set(name, test_split or _test_split(name), data_root, columns) for name in tests]
+    source = open_set(train, split, "train", data_root, columns)
+    test_sources = [open_set(name, test_split, "test", data_root, columns) for name in tests]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         test_side = Side()
@@ -135,27 +136,22 @@ def audit(train: str, tests: Sequence[str], out: Path, *, split: str | None = No
                   {"text": text, "image": image, "strict": is_strict})
 
 
-def open_set(name: str, split: str | None, data_root: Path | None, columns: dict | None) -> Iterable[Problem]:
-    """The problems of a data set by name, of a file or folder, or of a `problems` artifact."""
+def open_set(name: str, split: str | None, purpose: Literal["train", "test"], data_root: str | None,
+             columns: dict | None) -> Iterable[Problem]:
+    """The problems of a data set by name, of a file or folder, or of a `problems` artifact.
+
+    Rows that are no problem are passed over, and counted; pictures are left undecoded, since each is decoded here.
+    """
     path = Path(name)
     if (path / MANIFEST).is_file() or (path.is_dir() and artifact_paths(path)):
         problems = read_problems(Artifact.open(path, kind="problems"))
-        if not len(problems):
-            raise UsageError(f"{path} has no problems", hint="give a set with at least one")
-        return problems
-    more = {"root": data_root} if data_root is not None else {}
-    return load_problems(name, split=split, seed=0, columns=columns if path.exists() else None, **more)
-
-
-def parse_columns(text: str | None) -> dict[str, str] | None:
-    """{"problem": "text", "answer": "y"} of "problem=text,answer=y"."""
-    if text is None:
-        return None
-    parts = [part.partition("=") for part in text.split(",")]
-    if not all(role.strip() and name.strip() for role, _, name in parts):
-        raise UsageError("--columns names no column", expected="ROLE=NAME,…", found=text,
-                         hint="for example --columns problem=text,answer=label")
-    return {role.strip(): name.strip() for role, _, name in parts}
+    else:
+        columns = None if name in cards() else columns
+        problems = look_at(name, split=split or default_split(name, purpose), root=data_root, columns=columns,
+                           decode=False)
+    if not len(problems):
+        raise UsageError(f"{name} has no problems", hint=f"`ptdpo data check {name}` says what is wrong with its rows")
+    return problems
 
 
 def render_overlap(result: dict, console: Console) -> None:
@@ -171,6 +167,8 @@ def render_overlap(result: dict, console: Console) -> None:
             f"{test['share']:.2%}", f"{test['weak']:,}")
     console.print(table)
     for one in (train, *result["tests"]):
+        if one["bad_rows"]:
+            console.print(Line(f"{one['name']}: rows that are no problems, passed over: {one['bad_rows']:,}"))
         if one["unreadable"]:
             console.print(Line(f"{one['name']}: {one['unreadable']:,} pictures cannot be read, and were not compared"))
     console.print(Line(f"{result['excluded']:,} training problems to exclude; {result['pairs']:,} pairs listed in "
@@ -188,11 +186,6 @@ def _require_libraries() -> None:
     except ImportError as error:
         raise UsageError(f"`ptdpo data overlap` needs {error.name}", expected="the extra `audit`",
                          hint="pip install 'ptdpo[audit]'") from None
-
-
-def _test_split(name: str) -> str | None:
-    """A data set by name is asked for its test problems; a file or an artifact has no splits to choose from."""
-    return None if Path(name).exists() else "test"
 
 
 def _scan(side: Side, name: str, problems: Iterable[Problem], examine: Callable, pool, progress: Callable) -> None:
@@ -348,13 +341,16 @@ def _write(out: Path, train: str, tests: Sequence[str], train_side: Side, test_s
             other = test_side.rows[test][pair.test].problem_id
             lines.write(_line({"problem_id": rows[number].problem_id,
                                "because": f"{pair.kind}: {tests[test]} {other}, {_figures(pair)}"}))
+    # An artifact has none: they were left out when it was made.
+    bad_rows = [len(getattr(source, "bad_rows", ())) for source in sources]
     drawn = _draw(out, tests, found, sources, sheets)
     summary = {
-        **settings, "train": {"name": train} | _counts(train_side, rows, lambda seen: seen[0]),
+        **settings,
+        "train": {"name": train, "bad_rows": bad_rows[0]} | _counts(train_side, rows, lambda seen: seen[0]),
         "tests": [
-            {"name": name} | _counts(test_side, test_rows, lambda seen: seen.hash is None)
+            {"name": name, "bad_rows": bad} | _counts(test_side, test_rows, lambda seen: seen.hash is None)
             | _found(pairs, len(test_rows))
-            for name, test_rows, pairs in zip(tests, test_side.rows, found, strict=True)],
+            for name, bad, test_rows, pairs in zip(tests, bad_rows[1:], test_side.rows, found, strict=True)],
         "pairs": sum(map(len, found)), "excluded": len(excluded),
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import yaml
@@ -33,8 +37,12 @@ def preflight(
     rollouts: Path | None = None,
     scores: Path | None = None,
     hints: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict:
-    """Load and check what the stage would read, estimate what it would need; raises what the stage would raise."""
+    """Load and check what the stage would read, estimate what it would need; raises what the stage would raise.
+
+    `say` is told what the stage would say on the way.
+    """
     checked: dict = {"stage": stage, "run": str(run), "recipe": recipe.model_dump(mode="json"), "checks": []}
 
     def passed(what: str) -> None:
@@ -44,17 +52,20 @@ def preflight(
     if stage == "sft":
         settings = sft.sft_settings(recipe)
         if recipe.data.name != "digit-grid":
-            sft.check_solutions(problems.load(recipe, problems.plan_problems(recipe, run)), settings, {})
+            rows = problems.load(recipe, problems.plan_problems(recipe, run), say=say)
+            sft.check_solutions([replace(row, images=()) for row in rows], settings, {})
         passed("recipe")
         return checked
     plan = problems.plan_eval_problems(recipe, run) if stage == "eval" else problems.plan_problems(recipe, run)
-    rows = problems.load(recipe, plan)
+    if stage != "eval":
+        problems.warn_of_test_data(plan, say)
+    rows = problems.load(recipe, plan, say=say)
     passed(f"{len(rows)} problems from {plan.section['name']}, split {plan.section['split']}")
     texts = {}
     reads_hints = recipe.needs_teacher and recipe.teacher.context != "none"
     is_loop = stage == "train" and rollouts is None and iteration is None
     if stage == "build-hints" or (is_loop and reads_hints):
-        texts = _check_hints(rows[:limit], is_needed=stage == "train", passed=passed)
+        texts = _check_hints(islice(rows, limit), is_needed=stage == "train", passed=passed)
     if stage == "build-hints":
         return checked
     work = _Finished(recipe, run)
@@ -75,8 +86,8 @@ def preflight(
         train_state.with_adapter(recipe, model)
     size = sum(p.numel() for p in model.model.parameters()) / 1e6
     passed(f"model {model.path}, {size:.1f} M parameters on {model.model.device}")
-    longest = _check_prompts(recipe, model, rows[:limit], texts)
-    looked_at = min(len(rows[:limit]), _SAMPLED_PROMPTS)
+    longest = _check_prompts(recipe, model, islice(rows, limit), texts)
+    looked_at = min(len(rows), limit or len(rows), _SAMPLED_PROMPTS)
     passed(f"prompts up to {longest} tokens (of {looked_at} looked at), image tokens = image features")
     _check_inputs(work, model, stage, rollouts, scores, hints, passed)
     disk = shutil.disk_usage(_existing(run)).free
@@ -163,7 +174,7 @@ def _check_inputs(work: _Finished, model: Policy, stage, rollouts, scores, hints
 
 def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str]) -> int:
     """Build real prompts of some problems, the longest questions first; their longest length in tokens."""
-    chosen = sorted(rows, key=lambda p: -len(p.question))[:_SAMPLED_PROMPTS]
+    chosen = heapq.nlargest(_SAMPLED_PROMPTS, rows, key=lambda p: len(p.question))
     book = PromptBook(recipe, model, chosen, hints)
     prompts = book.students(book.fitting(p.problem_id for p in chosen))
     if hints:

@@ -23,7 +23,7 @@ from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, made_by_one
-from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems
+from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems, warn_of_test_data
 
 
 class Workspace:
@@ -53,13 +53,16 @@ class Workspace:
     @cached_property
     def problems(self) -> Artifact:
         """The training problems; made here when they are not there yet."""
-        return self._problems(plan_problems(self.recipe, self.run))
+        plan = plan_problems(self.recipe, self.run)
+        if plan.finished() is None:
+            warn_of_test_data(plan, self.say)
+        return self._problems(plan)
 
     def eval_problems(self) -> Artifact:
         return self._problems(plan_eval_problems(self.recipe, self.run))
 
     def _problems(self, plan: Plan) -> Artifact:
-        return made_by_one(lambda: make_problems(self.recipe, plan, force=self.force), self.say)
+        return made_by_one(lambda: make_problems(self.recipe, plan, force=self.force, say=self.say), self.say)
 
     @cached_property
     def reference(self) -> Policy:
