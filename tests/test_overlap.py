@@ -493,7 +493,7 @@ def test_an_unreadable_picture_is_counted_and_said(tmp_path):
                      Problem("good", "What?", (encode(drawing(2)),), "1"))
     test = write(tmp_path, "test.jsonl", ("t", long, encode(drawing(8))))
     ended = done("data", "overlap", train, test, "--out", tmp_path / "out")
-    assert f"{train}: 1 pictures cannot be read" in ended.err.replace("\n", "")
+    assert f"{train}: unreadable pictures, not compared: 1" in ended.err.replace("\n", "")
     assert excluded(tmp_path / "out") == {"cut"}            # by its question
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["train"]["unreadable"] == 1
     assert (tmp_path / "out" / "pairs-000.png").is_file()

@@ -170,7 +170,7 @@ def render_overlap(result: dict, console: Console) -> None:
         if one["bad_rows"]:
             console.print(Line(f"{one['name']}: rows that are no problems, passed over: {one['bad_rows']:,}"))
         if one["unreadable"]:
-            console.print(Line(f"{one['name']}: {one['unreadable']:,} pictures cannot be read, and were not compared"))
+            console.print(Line(f"{one['name']}: unreadable pictures, not compared: {one['unreadable']:,}"))
     console.print(Line(f"{result['excluded']:,} training problems to exclude; {result['pairs']:,} pairs listed in "
                        f"{Path(result['out']) / 'pairs.jsonl'}"))
     for sheet in result["sheets"]:
