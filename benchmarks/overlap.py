@@ -46,8 +46,10 @@ KINDS = (
 )
 TO_FIND = KINDS[:4]
 
-NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Henry", "Ida", "Jonas", "Kira", "Leo", "Mia", "Noah")
-THINGS = ("apples", "pencils", "books", "marbles", "tickets", "stamps", "chairs", "bottles", "candles", "shells", "coins")
+NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Henry", "Ida", "Jonas", "Kira", "Leo", "Mia",
+         "Noah", "Olga", "Paul")
+THINGS = ("apples", "pencils", "books", "marbles", "tickets", "stamps", "chairs", "bottles", "candles", "cards",
+          "shells", "coins")
 PLACES = ("market", "school", "station", "library", "harbour", "museum", "garden", "bakery")
 SENTENCES = (
     "{name} buys {a} {thing} at the {place} and pays {b} euros for all of them.",
