@@ -508,7 +508,7 @@ def sft(
 
     _quiet_libraries()
     with console.bar("sft") as progress:
-        artifact, done = make_base(loaded, run, force=force, progress=progress)
+        artifact, done = make_base(loaded, run, force=force, progress=progress, say=console.say)
     _report(artifact, done_before=done, as_json=as_json)
 
 

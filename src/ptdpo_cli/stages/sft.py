@@ -160,7 +160,12 @@ def run_sft(
 
 
 def make_base(
-    recipe: Recipe, run: Path, *, force: bool = False, progress: Progress = no_progress
+    recipe: Recipe,
+    run: Path,
+    *,
+    force: bool = False,
+    progress: Progress = no_progress,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Artifact, bool]:
     """The policy that the recipe's `sft` section describes, and whether it was there already."""
     from ptdpo_cli.models.load import load_policy
@@ -168,7 +173,7 @@ def make_base(
     settings = sft_settings(recipe)
     inputs, problems = {}, None
     if recipe.data.name != "digit-grid":
-        table = make_problems(recipe, plan_problems(recipe, run))
+        table = make_problems(recipe, plan_problems(recipe, run), say=say)
         inputs, problems = {"problems": table.manifest.content_hash}, read_problems(table)
     start = load_policy(settings.model).hashes if settings.model else None
     plan = Plan(run, "policy", "sft", settings.model_dump(mode="json"), inputs=inputs, seed=recipe.seed, model=start)
