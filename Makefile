@@ -46,6 +46,7 @@ bench: .venv/dev        ## what artifacts, an iteration, the base and the demo c
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/ranks.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/overlap.py
 
 bench-vllm: .venv-vllm/ready        ## both engines on a CPU: agreement and speed: benchmarks/results
 	PYTHONPATH=tests/with_vllm/aid HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \

@@ -725,6 +725,44 @@ def check_data(
         raise typer.Exit(2)
 
 
+@data_app.command("overlap")
+def data_overlap(
+    train: Annotated[str, typer.Argument(help="Data set name, path to a file or folder, or a `problems` artifact.")],
+    test: Annotated[list[str], typer.Argument(help="Likewise; several are looked at one by one.")],
+    split: Annotated[str | None, typer.Option(help="Of TRAIN; default: its own for training.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Of each TEST; default: its own for testing.")] = None,
+    data_root: DataRoot = None,
+    columns: Columns = None,
+    out: Annotated[Path, typer.Option(help="Folder for pairs, exclude list and picture sheets.")] = Path("overlap"),
+    text: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Questions match from this Jaccard similarity on.")
+    ] = 0.8,
+    image: Annotated[
+        int, typer.Option(min=0, max=63, help="Pictures match up to this Hamming distance, of 64 bits.")
+    ] = 4,
+    strict: Annotated[bool, typer.Option("--strict", help="Exclude weak matches too.")] = False,
+    sheets: Annotated[int, typer.Option(min=0, help="How many picture sheets, of 40 pairs each.")] = 5,
+    as_json: Json = False,
+    quiet: Quiet = False,
+):
+    """Find test problems in the training set, by their questions and pictures; write the list to exclude.
+
+    Example: `ptdpo data overlap train.jsonl test.jsonl --out overlap`
+    """
+    console.Verbosity.quiet = quiet
+    from ptdpo_cli.stages.overlap import audit, render_overlap
+
+    with console.bar("overlap") as progress:
+        result = audit(
+            train, test, out, split=split, test_split=test_split, data_root=data_root,
+            columns=None if columns is None else _columns(columns),
+            text=text, image=image, is_strict=strict, sheets=sheets, progress=progress,
+        )
+    if not quiet:
+        render_overlap(result, console.messages)
+    console.emit(result, as_json=as_json, line=result["exclude"])
+
+
 @app.command()
 def verify(path: Annotated[Path, typer.Argument(help="An artifact, or a whole run.")], as_json: Json = False):
     """Re-hash every file of an artifact or a run and check its schema.

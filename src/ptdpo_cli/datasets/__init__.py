@@ -31,12 +31,12 @@ def load_problems(name_or_path: str, *, on_bad_row: Literal["error", "skip"] = "
 def look_at(name_or_path: str, *, split: str | None, seed: int = 0, count: int | None = None,
             kinds: list[str] | None = None, columns: dict | None = None, image_root=None, max_pixels: int = MAX_PIXELS,
             root: str | None = None, exclude: Collection[str] = (), fetch_urls: bool = False,
-            check: Check | None = None) -> Loaded:
+            check: Check | None = None, decode: bool = True) -> Loaded:
     """All rows read and every picture decoded once: the problems, and which rows are none.
 
     `seed` and `kinds` are for data sets that are drawn, `columns` and `image_root` for files, `root` (a folder of local
     copies) for public sets; `count` takes the first rows. `exclude` are ids to leave out. `check` raises UsageError for
-    a gold answer that nothing could be compared with.
+    a gold answer that nothing could be compared with. Without `decode` pictures are left to who uses them.
     """
     for_files = [name for name, value in (("columns", columns), ("image_root", image_root)) if value is not None]
     is_file = name_or_path not in cards()
@@ -61,7 +61,7 @@ def look_at(name_or_path: str, *, split: str | None, seed: int = 0, count: int |
         reader = read_path(name_or_path, split=split, columns=columns, image_root=image_root, fetch_urls=fetch_urls)
     else:
         raise _unknown(name_or_path)
-    decode = name_or_path != "digit-grid"                   # its pictures are our own
+    decode = decode and name_or_path != "digit-grid"        # its pictures are our own
     return examine(reader, count=count, check=check, exclude=exclude, max_pixels=max_pixels, decode=decode)
 
 

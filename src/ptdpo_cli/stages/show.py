@@ -58,15 +58,19 @@ def render_show(result: dict, console: Console) -> None:
 
 def draw_sheet(problems: list[Problem], hints: dict[str, str]) -> Image.Image:
     """A grid of problems: pictures enlarged without smoothing, so that every pixel shows, and the words below."""
-    columns = min(4, len(problems))
-    cells = [_draw_cell(problem, hints.get(problem.problem_id)) for problem in problems]
+    return tile([draw_cell(problem, hints.get(problem.problem_id)) for problem in problems], min(4, len(problems)))
+
+
+def tile(cells: list[Image.Image], columns: int) -> Image.Image:
+    """Cells of one width in rows; a row is as high as its highest cell."""
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) for row in rows]
-    sheet = Image.new("RGB", (columns * _CELL, sum(heights)), "white")
+    width = cells[0].width
+    sheet = Image.new("RGB", (columns * width, sum(heights)), "white")
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
-            sheet.paste(cell, (column * _CELL, top))
+            sheet.paste(cell, (column * width, top))
         top += height
     return sheet
 
@@ -123,7 +127,8 @@ def _upstream(artifact: Artifact) -> list[Artifact]:
     return found
 
 
-def _draw_cell(problem: Problem, hint: str | None) -> Image.Image:
+def draw_cell(problem: Problem, hint: str | None = None) -> Image.Image:
+    """One problem: its pictures, its question, its answer and a hint."""
     font, inner = ImageFont.load_default(size=_TEXT_SIZE), _CELL - 2 * _MARGIN
     parts = [(problem.question, "black"), (f"answer: {problem.answer}", "darkgreen")]
     parts += [(f"hint: {hint}", "mediumblue")] if hint else []
