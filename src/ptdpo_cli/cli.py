@@ -38,6 +38,12 @@ Shard = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More messages.")]
+JudgeModel = Annotated[
+    str | None, typer.Option("--judge", metavar="MODEL", help="Let this language model judge answers of type text.")
+]
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge-url", metavar="URL", help="Its endpoint, say http://localhost:8000/v1.")
+]
 PolicyDir = Annotated[str | None, typer.Option("--policy", help="Model folder or hub id; default: the recipe's model.")]
 
 
@@ -390,6 +396,8 @@ def evaluate(
     iteration: Annotated[
         int | None, typer.Option(min=0, help="The policy in RUN after N iterations; 0: the recipe's model.")
     ] = None,
+    judge: JudgeModel = None,
+    judge_url: JudgeUrl = None,
     limit: Limit = None,
     shard: Shard = None,
     dry_run: DryRun = False,
@@ -403,6 +411,7 @@ def evaluate(
     Example: `ptdpo eval --run runs/tiny --n 8`
     """
     flags = _flags({"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature})
+    flags += _flags({"eval.judge.model": judge, "eval.judge.url": judge_url})
     loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
     part = _part(shard)
     _only_one_way(iteration, policy=policy)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION
@@ -310,6 +311,19 @@ class Judge(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Of one request."""
 
+    @field_validator("url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        """The address is stored with every judged evaluation. The error does not repeat it: a key may be in it."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or set("@?#") & set(url):
+            raise UsageError(
+                "eval.judge.url is not a plain address",
+                expected="http(s)://HOST[:PORT]/PATH without user, password, query or fragment",
+                hint="give the key in an environment variable (eval.judge.key_variable), never in the address",
+            )
+        return url
+
 
 class Eval(Section):
     """Question-only evaluation: one greedy answer and n samples per problem."""
@@ -488,6 +502,11 @@ def _section(name: str) -> type[Section] | None:
     return field.annotation if is_section else None
 
 
+def _section_in(annotation: object) -> type[Section]:
+    """The section that a key holds: by itself, or null, or a list of them."""
+    return next(part for part in (annotation, *get_args(annotation)) if hasattr(part, "model_fields"))
+
+
 def _set(tree: dict, override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
@@ -518,7 +537,8 @@ def _explain(fault: dict) -> str:
     *sections, key = fault["loc"]
     model: type[BaseModel] = Recipe
     for section in sections:
-        model = model.model_fields[section].annotation
+        if isinstance(section, str):  # a number counts the sections of a list
+            model = _section_in(model.model_fields[section].annotation)
     here = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0.5)
     place = f"section {'.'.join(map(str, sections))}" if sections else "the top level"
     if here:

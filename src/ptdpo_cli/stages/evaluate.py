@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ptdpo_cli.artifacts.parts import Part
-from ptdpo_cli.artifacts.schemas import EVALS
+from ptdpo_cli.artifacts.schemas import EVALS, Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
 from ptdpo_cli.errors import ArtifactError, UsageError
@@ -24,6 +25,7 @@ from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.grading import graded
+from ptdpo_cli.stages.judging import judge_identity, judge_section, judged
 from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, paired_difference, pass_at_k
@@ -36,7 +38,8 @@ def plan_eval(
     recipe: Recipe, run: Path, problems: Artifact, policy_hashes: dict[str, str], *, limit: int | None = None
 ) -> Plan:
     section = {
-        "eval": recipe.eval.model_dump(),
+        "eval": recipe.eval.model_dump(exclude={"judge"}),
+        "judge": judge_section(recipe.eval.judge),
         "engine": recipe.rollout.engine,
         "prompt": recipe.prompt.model_dump(),
         "limit": limit,
@@ -78,15 +81,21 @@ def make_eval(
                 asked = chosen[start : start + settings.problems_per_shard]
                 ids = book.fitting(asked)
                 rows = [row for greedy in (True, False) for row in _answers(recipe, book, engine, policy, ids, greedy)]
+                rows, costs = judged(rows, book.problems, settings.judge, plan.run)
                 writer.write_shard(
                     shard,
                     tables={"evals": pa.Table.from_pylist(rows, schema=EVALS)},
-                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(asked) - len(ids)},
+                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(asked) - len(ids), **costs},
                 )
         progress(len(chosen), len(chosen), "evaluating")
         if part is not None:
             return writer.finish()
-        return writer.finish(extra={"summary": summarise(writer.read_table("evals").to_pylist(), recipe)})
+        return writer.finish(extra=eval_extra(writer.read_table("evals").to_pylist(), recipe, plan.section))
+
+
+def eval_extra(rows: list[dict], recipe: Recipe, section: Mapping) -> dict:
+    """What the manifest of a whole evaluation says beside its rows: the summary, and who judged."""
+    return {"summary": summarise(rows, recipe), **judge_identity(section, rows)}
 
 
 def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, problem_ids: list[str], greedy: bool):
@@ -105,17 +114,20 @@ def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, p
     problems = [book.problems[request.prompt.problem_id] for request in requests]
     verdicts = graded(samples, problems, policy, recipe.reward, extraction=settings.extraction)
     for index, (problem, verdict) in enumerate(zip(problems, verdicts, strict=True)):
-        yield {
-            "problem_id": problem.problem_id,
-            "category": problem.category,
-            "source": problem.source,
-            "family": problem.family,
-            "answer": problem.answer,
-            "answer_type": problem.answer_type,
-            "metadata": json.dumps(dict(problem.metadata)),
-            "sample": numbers[index % len(numbers)],
-            **verdict,
-        }
+        yield {**problem_columns(problem), "sample": numbers[index % len(numbers)], **verdict}
+
+
+def problem_columns(problem: Problem) -> dict:
+    """What an evaluation's rows say of their problem."""
+    return {
+        "problem_id": problem.problem_id,
+        "category": problem.category,
+        "source": problem.source,
+        "family": problem.family,
+        "answer": problem.answer,
+        "answer_type": problem.answer_type,
+        "metadata": json.dumps(dict(problem.metadata)),
+    }
 
 
 def summarise(rows: list[dict], recipe: Recipe) -> dict:
@@ -135,7 +147,7 @@ def summarise(rows: list[dict], recipe: Recipe) -> dict:
         "response_tokens": float(np.mean([row["response_tokens"] for row in rows])),
     }
     for name, is_greedy in (("greedy", True), ("sampled", False)):
-        part = [row for row in rows if (row["sample"] == GREEDY) == is_greedy]
+        part = [row for row in rows if (row["sample"] == GREEDY) == is_greedy and row["accuracy"] is not None]
         if part:
             summary[name] = _accuracy(part, recipe) | {"categories": _categories(part)}
     return summary
