@@ -236,10 +236,12 @@ def rollout(
         return _dry_run("rollout", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     part = _by_copies(loaded, part)
     from ptdpo_cli.engines import open_engine
+    from ptdpo_cli.stages.grading import require_functions
     from ptdpo_cli.stages.iterations import find_policy
     from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
     from ptdpo_cli.stages.workspace import iterations_done
 
+    require_functions(loaded)
     work = _workspace(loaded, run, force and part is None)
     path = policy or find_policy(work, iteration or 0)
     sampler = work.policy(path)

@@ -151,6 +151,9 @@ EVALS = pa.schema([
 # What a verdict may be. Only "right" has accuracy 1; "unjudged" has none; the others have 0 and say why.
 OUTCOMES = ("right", "wrong", "no_answer", "truncated", "refused", "timeout", "error", "unjudged")
 
+# How an answer is compared; docs/rewards.md says what each takes for right.
+ANSWER_TYPES = ("choice", "integer", "float", "expression", "list", "set", "text")
+
 
 @dataclass(frozen=True, slots=True)
 class Hint:

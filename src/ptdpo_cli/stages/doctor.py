@@ -44,7 +44,7 @@ from ptdpo_cli.models.lora import adapter_off
 from ptdpo_cli.models.processor import load_processor
 from ptdpo_cli.objectives import coarse_logprobs, jensen_shannon
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.rewards import grade
+from ptdpo_cli.rewards import Response, grade_all
 from ptdpo_cli.stages import build_hints, problems
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate
@@ -393,21 +393,37 @@ def artifacts_fit(run: Path, policy: Policy) -> Check:
 def grader(rows: list[Problem]) -> Check:
     """Each gold answer in the asked form is worth 1, and the same answer corrupted is worth 0."""
     step = max(1, len(rows) // 1000)
-    wrong = []
-    for row in rows[::step]:
-        right, corrupted = (
-            grade(f"<think>thought</think>\\boxed{{{answer}}}", row.answer, truncated=False,
-                  answer_type=row.answer_type)
-            for answer in (row.answer, f"{row.answer}1" if row.answer[-1:].isdigit() else f"not {row.answer}")
-        )
-        if (right.accuracy, right.format, corrupted.accuracy) != (1.0, 1.0, 0.0):
-            wrong.append(f"{row.problem_id} ({row.answer!r})")
+    boxed = [
+        Response(row, f"<think>thought</think>\\boxed{{{answer}}}", False, 0)
+        for row in rows[::step]
+        for answer in (row.answer, corrupted(row))
+    ]
+    grades = grade_all(boxed)
+    wrong = [
+        f"{row.problem_id} ({row.answer!r})"
+        for row, right, other in zip(rows[::step], grades[::2], grades[1::2], strict=True)
+        if (right.accuracy, right.format, other.accuracy) != (1.0, 1.0, 0.0)
+    ]
     return judge(
         "grader", not wrong,
         f"{len(rows[::step])} gold answers are worth 1, corrupted ones 0" if not wrong
         else f"{len(wrong)} answers graded wrongly: {', '.join(wrong[:5])}",
         expected="1 for the gold answer, 0 for a corrupted one",
         hint="write these answers as plain numbers or text, or give them another answer_type")
+
+
+def corrupted(problem: Problem) -> str:
+    """Another answer of the same form: another letter, another number, one item more."""
+    answer = problem.answer.strip()
+    if problem.answer_type == "choice":
+        return "B" if "A" in answer.upper() else "A"
+    if problem.answer_type in ("list", "set"):
+        return f"{answer.strip('[](){} ')}, 12345"
+    if problem.answer_type == "expression":
+        return f"{answer} + 12345"
+    if problem.answer_type == "float":      # one more decimal would round to the same
+        return f"9{answer}"
+    return f"{answer}1" if answer[-1:].isdigit() else f"not {answer}"
 
 
 # --- sampler and trainer ----------------------------------------------------------------------------------------------

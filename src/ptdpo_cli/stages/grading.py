@@ -8,25 +8,57 @@ from collections.abc import Sequence
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.engines import Sample
 from ptdpo_cli.models.load import Policy
-from ptdpo_cli.recipe import Reward
-from ptdpo_cli.rewards import Response, grade_all
+from ptdpo_cli.recipe import Recipe, Reward
+from ptdpo_cli.rewards import Grade, Response, check_functions, grade_all
 
 
 def graded(
-    samples: Sequence[Sample], problems: Sequence[Problem], policy: Policy, reward: Reward, *, extraction: Sequence[str]
+    samples: Sequence[Sample],
+    problems: Sequence[Problem],
+    policy: Policy,
+    reward: Reward,
+    *,
+    extraction: Sequence[str],
+    max_new_tokens: int | None = None,
 ) -> list[dict]:
-    """Each sample's text and the verdict on it; `problems` has the problem of each sample."""
+    """Each sample's text and the verdict on it; `problems` has the problem of each sample.
+
+    In a rollout `max_new_tokens` is its limit; without it, as in an evaluation, accuracy and format alone count.
+    """
     texts = [policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True) for sample in samples]
     responses = [
         Response(problem, text, sample.finish_reason == "length", len(sample.token_ids_T))
         for sample, problem, text in zip(samples, problems, texts, strict=True)
     ]
-    grades = grade_all(
+    return columns(responses, grade_by(reward, responses, extraction=extraction, max_new_tokens=max_new_tokens))
+
+
+def grade_by(
+    reward: Reward, responses: Sequence[Response], *, extraction: Sequence[str], max_new_tokens: int | None = None
+) -> list[Grade]:
+    """Verdicts by a recipe's reward; its terms too if the rollouts' token limit is given."""
+    terms = {}
+    if max_new_tokens is not None:
+        overlong = reward.overlong
+        if overlong is not None and overlong.max_tokens is None:
+            overlong = overlong.model_copy(update={"max_tokens": max_new_tokens})
+        terms = {"overlong": overlong, "repetition": reward.repetition, "functions": reward.functions}
+    return grade_all(
         responses,
         extraction=extraction,
         accuracy_weight=reward.accuracy_weight,
         format_weight=reward.format_weight,
+        time_limit_s=reward.time_limit_s,
+        **terms,
     )
+
+
+def require_functions(recipe: Recipe) -> None:
+    """Refuse reward functions that cannot be imported, before any model is loaded."""
+    check_functions([one.function for one in recipe.reward.functions])
+
+
+def columns(responses: Sequence[Response], grades: Sequence[Grade]) -> list[dict]:
     return [
         {
             "text": response.text,

@@ -18,6 +18,7 @@ from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages import build_hints, iterations, problems, score_ref, sft, train, train_state, workspace
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate, worst_lengths
+from ptdpo_cli.stages.grading import require_functions
 
 _SAMPLED_PROMPTS = 32
 
@@ -47,6 +48,9 @@ def preflight(
             sft.check_solutions(problems.load(recipe, problems.plan_problems(recipe, run)), settings, {})
         passed("recipe")
         return checked
+    if recipe.reward.functions and (stage == "rollout" or (stage == "train" and rollouts is None)):
+        require_functions(recipe)
+        passed(f"reward functions {', '.join(one.function for one in recipe.reward.functions)}")
     plan = problems.plan_eval_problems(recipe, run) if stage == "eval" else problems.plan_problems(recipe, run)
     rows = problems.load(recipe, plan)
     passed(f"{len(rows)} problems from {plan.section['name']}, split {plan.section['split']}")

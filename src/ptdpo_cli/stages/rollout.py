@@ -40,6 +40,8 @@ class Rollout:
     accuracy: float
     reward: float
     finish_reason: str
+    outcome: str | None = None      # None: an artifact from before outcomes were kept
+    agreed: bool | None = None
 
 
 def indices_by_problem(rollouts: list[Rollout]) -> dict[str, list[int]]:
@@ -144,7 +146,8 @@ def _rows(
     problems = [book.problems[request.prompt.problem_id] for request in requests]
     for problem, sample in zip(problems, samples, strict=True):
         refuse_media_tokens(sample.token_ids_T, policy, where=problem.problem_id)
-    verdicts = graded(samples, problems, policy, recipe.reward, extraction=recipe.reward.extraction)
+    verdicts = graded(samples, problems, policy, recipe.reward, extraction=recipe.reward.extraction,
+                      max_new_tokens=recipe.rollout.max_new_tokens)
     rows = []
     for index, (request, verdict) in enumerate(zip(requests, verdicts, strict=True)):
         problem_id, rollout = request.prompt.problem_id, index % recipe.rollout.rollouts_per_problem
@@ -190,6 +193,7 @@ def read_shard(artifact: Artifact, shard: int) -> list[Rollout]:
     tensors = artifact.tensors("rollouts", shard)
     ragged = [split(tensors[name], tensors["offsets"]) for name in ("token_ids", "sampler_logprobs", "sampler_top_ids")]
     return [
-        Rollout(r["rollout_id"], r["problem_id"], ids, logprobs, top, r["accuracy"], r["reward"], r["finish_reason"])
+        Rollout(r["rollout_id"], r["problem_id"], ids, logprobs, top, r["accuracy"], r["reward"], r["finish_reason"],
+                r.get("outcome"), r.get("agreed"))
         for r, ids, logprobs, top in zip(rows, *ragged, strict=True)
     ]

@@ -32,6 +32,7 @@ from ptdpo_cli.models.parallel import collect, strategy_of, whole
 from ptdpo_cli.objectives import group_advantages
 from ptdpo_cli.recipe import Recipe, Train
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.grading import require_functions
 from ptdpo_cli.stages.metrics import MetricsLog, require_trackers
 from ptdpo_cli.stages.mismatch import correct_mismatch
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
@@ -216,6 +217,10 @@ def batch_metrics(rollouts: list[Rollout]) -> dict[str, float]:
     groups = indices_by_problem(rollouts).values()
     group_accuracy = np.array([np.mean([rollouts[i].accuracy for i in members]) for members in groups])
     lengths = np.array([len(r.token_ids_T) for r in rollouts])
+    checked = [r.agreed for r in rollouts if r.agreed is not None]
+    timeouts = sum(r.outcome == "timeout" for r in rollouts)
+    rare = {"verifier/agreement": float(np.mean(checked))} if checked else {}
+    rare |= {"outcome/timeout": timeouts / len(rollouts)} if timeouts else {}
     return {
         "reward": float(np.mean([r.reward for r in rollouts])),
         "accuracy": float(np.mean([r.accuracy for r in rollouts])),
@@ -225,7 +230,7 @@ def batch_metrics(rollouts: list[Rollout]) -> dict[str, float]:
         "response_tokens": float(lengths.mean()),
         "truncated": float(np.mean([r.finish_reason == "length" for r in rollouts])),
         "tokens": float(lengths.sum()),
-    }
+    } | rare
 
 
 # --- what an update belongs to ----------------------------------------------------------------------------------------
@@ -389,6 +394,7 @@ def run_loop(
     """
     recipe, ranks = work.recipe, work.ranks
     require_trackers(recipe.train)
+    require_functions(recipe)
     strategy_of(recipe.distributed.strategy, ranks)
     if recipe.rollout.engine == "vllm" and recipe.vllm.data_parallel > 1 and ranks.world == 1:
         raise UsageError(

@@ -1,0 +1,144 @@
+"""What runs in a worker process: math-verify, or a user's own functions. JSON lines in, JSON lines out.
+
+    python -m ptdpo_cli.rewards.worker PARENT_PID MEMORY_BYTES [MODULE:FUNCTION …]
+
+It knows no time limit. Its parent, `rewards/workers.py`, does, and kills it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import inspect
+import json
+import logging
+import math
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent, memory, *names = sys.argv[1:]
+    _die_with(int(parent))
+    replies = _take_stdout()
+    logging.disable(logging.CRITICAL)      # math-verify warns that its own time limits are off
+    try:
+        tasks = _load(names) if names else _algebra()
+        ready = {"ready": True}
+    except BaseException as error:      # a module may call sys.exit
+        tasks, ready = {}, {"ready": False, "error": _name(error)}
+    if not names:
+        _limit_memory(int(memory))
+    _say(replies, ready)
+    for line in sys.stdin:
+        task = json.loads(line)
+        try:
+            reply = {"value": tasks[task["kind"]](*task["arguments"])}
+        except Exception as error:
+            reply = {"error": _name(error)}
+        _say(replies, {"id": task["id"], **reply})
+
+
+def _die_with(parent: int) -> None:
+    """Even a worker that hangs must not outlive its parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:      # it ended before the line above
+        os._exit(0)
+
+
+def _take_stdout():
+    """The pipe to the parent, under a number that `print` does not know: stdout is stderr from here on."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """A huge power ends in MemoryError here and not in the machine's swap."""
+    resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
+
+
+def _say(replies, message: dict) -> None:
+    replies.write(json.dumps(message) + "\n")
+    replies.flush()
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+# --- algebra ----------------------------------------------------------------------------------------------------------
+
+
+def _algebra() -> dict[str, Callable]:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from sympy import Basic, Float, Rational
+
+    configs = [LatexExtractionConfig(), ExprExtractionConfig()]
+
+    @lru_cache(maxsize=50_000)
+    def parsed(text: str) -> tuple:
+        found = parse(
+            f"${text}$", extraction_config=configs, fallback_mode="no_fallback", parsing_timeout=None,
+            raise_on_error=False,
+        )  # fmt: skip
+        return tuple(one for one in found if not isinstance(one, str))
+
+    def equal(found: str, gold: str) -> bool:
+        return bool(parsed(found)) and verify(list(parsed(gold)), list(parsed(found)), timeout_seconds=None)
+
+    def value(text: str) -> Rational | None:
+        """The rational number that math-verify reads; its floats by their shortest decimal, not their bits."""
+        found = parsed(text)[-1:] or (None,)
+        number = getattr(found[0], "rhs", found[0])      # x = 5
+        if not isinstance(number, Basic) or not number.is_number or not number.is_real:
+            return None
+        number = number.xreplace({one: Rational(str(one)) for one in number.atoms(Float)}).doit()
+        return number if isinstance(number, Rational) else None
+
+    def same_number(found: str, gold: str, decimals: int | None) -> bool | None:
+        right, said = value(gold), value(found)
+        if right is None:
+            return None
+        if said is None:
+            return False
+        return bool(said == right if decimals is None else abs(said - right) * 2 * Rational(10) ** decimals < 1)
+
+    parsed("1")     # builds the tables of its grammars, which is no task's fault
+    return {"equal": equal, "number": same_number, "parse": lambda text, _: bool(parsed(text))}
+
+
+# --- functions of the user --------------------------------------------------------------------------------------------
+
+
+def _load(names: list[str]) -> dict[str, Callable]:
+    sys.path.insert(0, os.getcwd())
+    return {name: _function(name) for name in names}
+
+
+def _function(name: str) -> Callable[[str, dict], float]:
+    module, _, attribute = name.partition(":")
+    function = getattr(importlib.import_module(module), attribute, None)
+    if not callable(function):
+        raise LookupError(f"module {module} has no function {attribute}")
+    inspect.signature(function).bind("response", {})     # two positional arguments, or a TypeError now
+
+    def call(response: str, problem: dict) -> float:
+        found = function(response, problem)
+        # bool and NumPy's scalars are numbers; text is none, though float() would read it.
+        if isinstance(found, (str, bytes)) or not math.isfinite(number := float(found)):
+            raise ValueError(f"it returned {found!r}, which is no finite number")
+        return number
+
+    return call
+
+
+if __name__ == "__main__":
+    main()
