@@ -29,9 +29,9 @@ import numpy as np
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets.digit_grid import DEFAULT_KINDS, KINDS
 from ptdpo_cli.recipe import load_recipe
-from ptdpo_cli.stages.evaluate import GREEDY, accuracies_by_problem
 from ptdpo_cli.stages.metrics import metrics_file, read_metrics
 from ptdpo_cli.stages.report import draw_curves
+from ptdpo_cli.stages.summary import by_problem
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "evidence"
@@ -132,8 +132,7 @@ def measure(jobs: int) -> dict:
 
 def per_problem(evaluation: str, mode: str) -> dict[str, float]:
     rows = Artifact.open(evaluation, kind="evals").table("evals").to_pylist()
-    rows = [row for row in rows if (row["sample"] == GREEDY) == (mode == "greedy")]
-    return {problem_id: float(np.mean(values)) for problem_id, values in accuracies_by_problem(rows).items()}
+    return {problem_id: answered.accuracy for problem_id, answered in by_problem(rows, mode).items()}
 
 
 def lead(results: dict, mode: str, *, resamples: int = 10_000) -> dict:

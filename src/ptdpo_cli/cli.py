@@ -395,6 +395,9 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split to evaluate on.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=0, help="Samples per problem.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Temperature of the samples.")] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Leave the pictures out: what the questions alone give away.")
+    ] = False,
     iteration: Annotated[
         int | None, typer.Option(min=0, help="The policy in RUN after N iterations; 0: the recipe's model.")
     ] = None,
@@ -412,7 +415,8 @@ def evaluate(
 
     Example: `ptdpo eval --run runs/tiny --n 8`
     """
-    flags = _flags({"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature})
+    given = {"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature}
+    flags = _flags(given | {"eval.blind": blind or None})
     flags += _flags({"eval.judge.model": judge, "eval.judge.url": judge_url})
     loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
     part = _part(shard)
@@ -421,8 +425,9 @@ def evaluate(
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     part = _by_copies(loaded, part)
     from ptdpo_cli.engines import open_engine
-    from ptdpo_cli.stages.evaluate import make_eval, plan_eval, render_summary
+    from ptdpo_cli.stages.evaluate import make_eval, plan_eval
     from ptdpo_cli.stages.iterations import find_policy
+    from ptdpo_cli.stages.summary_tables import render_summary
     from ptdpo_cli.stages.train import final_policy
 
     work = _workspace(loaded, run, force and part is None)
@@ -431,7 +436,7 @@ def evaluate(
     student = work.policy(policy)
     problems = work.eval_problems()
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
-    book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens)
+    book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens, blind=loaded.eval.blind)
     make = partial(make_eval, loaded, plan, book, open_engine(loaded, student), student)
     evals, done = _make(work, plan, part, make, force=force)
     summary = evals.manifest.extra.get("summary")
@@ -597,19 +602,26 @@ def estimate(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="An evaluation.")],
-    b: Annotated[Path, typer.Argument(help="Another, of the same problems.")],
+    a: Annotated[Path, typer.Argument(help="The evaluation that the others are compared with.")],
+    others: Annotated[list[Path], typer.Argument(metavar="B...", help="One or more others, of the same problems.")],
+    difference: Annotated[
+        float | None,
+        typer.Option(help="Say how many problems show this difference in accuracy; default: the one observed."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the intervals as a picture (PNG) here.")] = None,
     as_json: Json = False,
 ):
-    """Compare two evaluations of the same problems: paired difference, interval, p-value.
+    """Compare evaluations of the same problems with the first: paired difference, interval, p-value.
 
-    Example: `ptdpo compare runs/grpo/evals runs/tiny/evals`
+    Example: `ptdpo compare runs/grpo/evals runs/tiny/evals --out compare.png`
     """
     from ptdpo_cli.artifacts.store import Artifact
-    from ptdpo_cli.stages.evaluate import compare as compare_evals
-    from ptdpo_cli.stages.evaluate import render_comparison
+    from ptdpo_cli.stages.compare import compare as compare_evals
+    from ptdpo_cli.stages.compare import draw_comparison, render_comparison
 
-    result = compare_evals(Artifact.open(a, kind="evals"), Artifact.open(b, kind="evals"))
+    evals = [Artifact.open(path, kind="evals") for path in (a, *others)]
+    result = compare_evals(evals, difference=difference)
+    result["picture"] = str(draw_comparison(result, out)) if out is not None else None
     _print(result, render_comparison, as_json=as_json)
 
 

@@ -39,7 +39,10 @@ def _token_limit(recipe: Recipe, policy: Policy, max_new_tokens: int) -> tuple[i
 
 
 class PromptBook:
-    """problem_id -> Prompt, for the student (question only) and for the teacher (recipe key teacher.context)."""
+    """problem_id -> Prompt, for the student (question only) and for the teacher (recipe key teacher.context).
+
+    A blind book leaves the pictures out of the student's prompts.
+    """
 
     def __init__(
         self,
@@ -49,11 +52,13 @@ class PromptBook:
         hints: dict[str, str] | None = None,
         *,
         max_new_tokens: int | None = None,
+        blind: bool = False,
     ):
         self.recipe = recipe
         self.policy = policy
         self.problems = {problem.problem_id: problem for problem in problems}
         self.hints = hints or {}
+        self.is_blind = blind
         self.teacher_was_seen_to_see = False    # score-ref looks once
         self._built: dict[tuple[str, bool], Prompt] = {}
         self._too_long: dict[tuple[str, bool], int] = {}  # their tokens
@@ -121,7 +126,7 @@ class PromptBook:
         problem = self.problems[problem_id]
         kind = self.recipe.teacher.context
         if not teacher or kind == "none":
-            return Context(problem_id, problem.question, problem.images)
+            return Context(problem_id, problem.question, () if self.is_blind else problem.images)
         hint = self._other_hint(problem_id) if kind == "shuffled" else self.hints.get(problem_id)
         return Context(problem_id, problem.question, () if kind == "blind" else problem.images, hint)
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import PtdpoError
 from ptdpo_cli.recipe import load_recipe, recipes_folder
-from ptdpo_cli.stages.evaluate import compare
+from ptdpo_cli.stages.compare import compare
 from ptdpo_cli.stages.metrics import metrics_file, read_metrics
 from ptdpo_cli.stages.report import draw_curves
 from ptdpo_cli.stages.show import show
@@ -65,7 +65,7 @@ def run_demo(run: Path, overrides: Sequence[str], *, say, console: Console) -> d
         run / "curves.png",
         title="digit-grid, training problems: GRPO and PTD-PO from one base",
     )
-    comparison = compare(evals["GRPO"], evals["PTD-PO"])
+    comparison = compare([evals["GRPO"], evals["PTD-PO"]])["comparisons"][0]
     result = {
         "accuracy": {name: e.manifest.extra["summary"] for name, e in evals.items()},
         "comparison": comparison,

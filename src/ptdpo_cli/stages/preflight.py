@@ -79,9 +79,11 @@ def preflight(
         train_state.with_adapter(recipe, model)
     size = sum(p.numel() for p in model.model.parameters()) / 1e6
     passed(f"model {model.path}, {size:.1f} M parameters on {model.model.device}")
-    longest = _check_prompts(recipe, model, rows[:limit], texts)
+    is_blind = stage == "eval" and recipe.eval.blind
+    longest = _check_prompts(recipe, model, rows[:limit], texts, blind=is_blind)
     looked_at = min(len(rows[:limit]), _SAMPLED_PROMPTS)
-    passed(f"prompts up to {longest} tokens (of {looked_at} looked at), image tokens = image features")
+    images = "no image tokens" if is_blind else "image tokens = image features"
+    passed(f"prompts up to {longest} tokens (of {looked_at} looked at), {images}")
     _check_inputs(work, model, stage, rollouts, scores, hints, passed)
     disk = shutil.disk_usage(_existing(run)).free
     checked["estimate"] = needs(recipe, longest) | {"disk_free_bytes": disk}
@@ -165,10 +167,10 @@ def _check_inputs(work: _Finished, model: Policy, stage, rollouts, scores, hints
             raise train.too_many_updates(n_problems, recipe.train.updates_per_iteration)
 
 
-def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str]) -> int:
+def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str], *, blind: bool = False) -> int:
     """Build real prompts of some problems, the longest questions first; their longest length in tokens."""
     chosen = sorted(rows, key=lambda p: -len(p.question))[:_SAMPLED_PROMPTS]
-    book = PromptBook(recipe, model, chosen, hints)
+    book = PromptBook(recipe, model, chosen, hints, blind=blind)
     prompts = book.students(book.fitting(p.problem_id for p in chosen))
     if hints:
         hinted = book.fitting([p.problem_id for p in chosen if p.problem_id in hints], teacher=True)

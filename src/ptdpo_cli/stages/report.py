@@ -15,21 +15,27 @@ PANELS = (
     ("entropy", "entropy, nats per token"),
 )
 # Colour-blind safe (Okabe-Ito), in the order in which methods are handed in.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def load_pyplot(what: str):
+    """matplotlib's pyplot, drawing into files alone; UsageError where it is not installed, for `what` needs it."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError(f"{what} need matplotlib", hint="pip install 'ptdpo[demo]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def draw_curves(runs: dict[str, Sequence[list[dict]]], out: Path, *, title: str, smooth: int = 9) -> Path:
     """One line per method: the mean of its seeds, each smoothed over `smooth` iterations, and their range as a band."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UsageError("pictures of curves need matplotlib", hint="pip install 'ptdpo[demo]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = load_pyplot("pictures of curves")
     figure, axes = pyplot.subplots(1, len(PANELS), figsize=(12, 3.6), layout="constrained")
     for (key, label), axis in zip(PANELS, axes, strict=True):
-        for (name, seeds), colour in zip(runs.items(), _COLOURS, strict=False):
+        for (name, seeds), colour in zip(runs.items(), COLOURS, strict=False):
             n_iterations = min(len(lines) for lines in seeds)
             curves = np.array([_smoothed([line[key] for line in lines[:n_iterations]], smooth) for lines in seeds])
             iterations = np.arange(1, n_iterations + 1)

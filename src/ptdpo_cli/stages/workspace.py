@@ -131,11 +131,19 @@ class Workspace:
         return hints
 
     def book(
-        self, policy: Policy, problems: Artifact, hints: Artifact | None = None, *, max_new_tokens: int | None = None
+        self,
+        policy: Policy,
+        problems: Artifact,
+        hints: Artifact | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        blind: bool = False,
     ) -> PromptBook:
         """Prompts of these problems that leave room for `max_new_tokens` (None: the rollouts')."""
         texts = read_hints(hints) if hints else None
-        return PromptBook(self.recipe, policy, read_problems(problems), texts, max_new_tokens=max_new_tokens)
+        return PromptBook(
+            self.recipe, policy, read_problems(problems), texts, max_new_tokens=max_new_tokens, blind=blind
+        )
 
     def store_recipe(self) -> None:
         """RUN/recipe.yaml, complete: later commands on this run need no --recipe."""
