@@ -449,6 +449,52 @@ def evaluate(
 
 
 @app.command()
+def regrade(
+    path: Annotated[Path, typer.Argument(help="Rollouts or an evaluation, in their run.")],
+    recipe: RecipeFile = None,
+    overrides: Set = None,
+    judge: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    limit: Annotated[int, typer.Option(min=0, help="How many changed rows to show.")] = 20,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would change, write nothing.")] = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Apply the recipe's present rules to text that was sampled before, and list what changes.
+
+    Example: `ptdpo regrade runs/tiny/evals --set eval.extraction=[boxed] --dry-run`
+    """
+    from ptdpo_cli.stages import regrade as stage
+
+    old = stage.open_graded(path)
+    run = stage.run_of(old)
+    if recipe is None and not (run / "recipe.yaml").is_file():
+        raise UsageError(f"{run} has no recipe.yaml, so there are no rules to apply", hint="name one: `--recipe FILE`")
+    flags = _flags({"eval.judge.model": judge, "eval.judge.url": judge_url})
+    loaded, _ = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
+    if old.manifest.kind == "evals":
+        loaded = stage.with_former_judge(loaded, old)
+        if dry_run and loaded.eval.judge is not None:
+            raise UsageError("a dry run asks no judge, so it cannot say what would change",
+                             hint="leave out --dry-run; what the judge has said before costs nothing again")
+    problems = stage.problems_of(old)
+    kind, plan = old.manifest.kind, stage.plan_regrade(loaded, old)
+    before, answers = old.table(kind).to_pylist(), stage.answers_of(problems)
+    if dry_run:
+        found = stage.changes(before, stage.preview(loaded, old, problems), answers)
+        return _print(found, partial(stage.render_changes, limit=limit), as_json=as_json)
+    done = not force and plan.finished() is not None
+    with console.bar("regrade") as progress:
+        artifact = stage.make_regraded(loaded, plan, old, problems, force=force, progress=progress)
+    found = stage.changes(before, artifact.table(kind).to_pylist(), answers)
+    if not quiet:
+        stage.render_changes(found, console.messages, limit=limit)
+    _report(artifact, done_before=done, as_json=as_json, summary=artifact.manifest.extra.get("summary"), **found)
+
+
+@app.command()
 def sft(
     recipe: RecipeFile = None,
     run: Run = None,

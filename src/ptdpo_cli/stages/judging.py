@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
+from ptdpo_cli.errors import UsageError
 from ptdpo_cli.recipe import Judge
 from ptdpo_cli.rewards.judge import PROMPT_HASH, Endpoint, Question, Verdict, ending, judge_all
 
@@ -24,7 +25,13 @@ _SAYS = ", says "
 
 
 def judge_section(judge: Judge | None) -> dict | None:
-    """The part of an evaluation's key that the judge is: who, where, of which answers, and the prompt."""
+    """The part of an evaluation's key that the judge is: who, where, of which answers, and the prompt.
+
+    Errors: UsageError for an answer type that there is not: a judge of none would look like one that was asked.
+    """
+    if judge is not None and (unknown := set(judge.answer_types) - set(ANSWER_TYPES)):
+        raise UsageError(f"eval.judge.answer_types: there are no answers of type {', '.join(sorted(unknown))}",
+                         expected=" | ".join(ANSWER_TYPES), hint="`--set 'eval.judge.answer_types=[text]'`")
     return judge and judge.model_dump(exclude=_NOT_IN_KEY) | {"prompt_sha256": PROMPT_HASH}
 
 
@@ -84,6 +91,12 @@ def _columns(verdict: Verdict) -> dict:
     return {"accuracy": float(verdict.is_right), "outcome": outcome, "judge": outcome + _SAYS + verdict.model}
 
 
+def former_judge(section: Mapping) -> Judge | None:
+    """The judge of an evaluation that was made with one."""
+    asked = section.get("judge")
+    return Judge(**{name: value for name, value in asked.items() if name in Judge.model_fields}) if asked else None
+
+
 def _costs(verdicts: Iterable[Verdict], asked: Iterable[Verdict]) -> dict[str, int]:
     """Counts of answers, and what their verdicts cost when they were asked for; `asked` has each question once.
 
@@ -100,3 +113,7 @@ def _costs(verdicts: Iterable[Verdict], asked: Iterable[Verdict]) -> dict[str, i
         "judge_prompt_tokens": sum(one.prompt_tokens for one in asked),
         "judge_completion_tokens": sum(one.completion_tokens for one in asked),
     }
+
+
+# The counts that a judge adds, before it is asked anything.
+NO_COSTS = _costs((), ())

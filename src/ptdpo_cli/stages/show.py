@@ -84,7 +84,7 @@ def _rows(artifact: Artifact):
 
 def _problems_of(artifact: Artifact, rows: list[dict], limit: int) -> tuple[list[Problem], dict[str, str]]:
     """The problems that these rows are about (the first ones, where rows name none), and their hints."""
-    sources = {found.manifest.kind: found for found in _upstream(artifact)}
+    sources = {found.manifest.kind: found for found in upstream(artifact)}
     if "problems" not in sources:
         raise UsageError(f"no problems lead to {artifact.path}", expected="problems among its inputs, in its run",
                          hint="show it without --out")
@@ -103,7 +103,7 @@ def _problem_id(row: dict) -> str:
     return row["problem_id"] if "problem_id" in row else row["rollout_id"].rpartition("/")[0]
 
 
-def _upstream(artifact: Artifact) -> list[Artifact]:
+def upstream(artifact: Artifact) -> list[Artifact]:
     """The artifact's inputs in its run, their inputs, and so on; itself last."""
     run = artifact.path.absolute().parent.parent
     paths = [path for kind in SCHEMA_VERSIONS for path in artifact_paths(run / kind) if (path / MANIFEST).is_file()]
