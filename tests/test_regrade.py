@@ -362,7 +362,7 @@ def test_the_other_terms_of_a_reward_count_again(run):
 
 
 def test_limit_of_the_overlong_penalty_is_that_of_the_sampling(run):
-    """These were sampled with max_new_tokens 64: the penalty of a buffer of 60 begins at 4, whatever the recipe says."""
+    """These were sampled with max_new_tokens 64: a buffer of 60 begins at 4 tokens, whatever the recipe says."""
     old = rollouts_in(run)
     rule = ("--set", "reward.overlong={buffer_tokens: 60}", "--set", "rollout.max_new_tokens=4096")
     rows = Artifact.open(done("regrade", old.path, *rule).path).table("rollouts").to_pylist()
