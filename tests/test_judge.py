@@ -403,12 +403,15 @@ def test_verdicts_become_accuracies(tmp_path):
 
 
 def test_choices_are_spelt_out(tmp_path):
-    problems = {"c": problem("c", "B", "choice", ("a cat", "a dog")), "s": problem("s", "A, B", "choice", ("x", "y"))}
+    """Once: not again where the question lists them."""
+    listed = Problem("l", "Which? A: a cat B: a dog", (), "A", answer_type="choice", choices=("a cat", "a dog"))
+    problems = {"l": listed} | {"c": problem("c", "B", "choice", ("a cat", "a dog")), "s": problem("s", "A, B", "choice", ("x", "y"))}
     with stub_judge(lambda number, body: says("right")) as stub:
-        rows = [row("c", "the dog", "wrong"), row("s", "both", "wrong")]
+        rows = [row("c", "the dog", "wrong"), row("s", "both", "wrong"), row("l", "B", "wrong")]
         judged(rows, problems, judge_of(stub, answer_types=["choice"], concurrency=1), tmp_path)
     assert stub.fields[0]["question"] == "What is it?\nA: a cat\nB: a dog"
-    assert [one["reference"] for one in stub.fields] == ["B (B: a dog)", "A, B (A: x; B: y)"]
+    assert stub.fields[2]["question"] == listed.question
+    assert [one["reference"] for one in stub.fields] == ["B (B: a dog)", "A, B (A: x; B: y)", "A (A: a cat)"]
 
 
 # --- the recipe -------------------------------------------------------------------------------------------------------
@@ -427,6 +430,12 @@ def test_half_a_judge_and_an_unknown_key_are_refused():
     refused(2, "eval", *TINY, "--judge", "m", says=("eval.judge.url",))
     judge = ("--judge", "m", "--judge-url", "http://host/v1")
     refused(2, "eval", *TINY, *judge, "--set", "eval.judge.modle=m", says=("eval.judge.modle", "model"))
+
+
+def test_a_type_of_answer_that_there_is_not_is_refused(tmp_path):
+    judge = ("--judge", "m", "--judge-url", "http://host/v1", "--set", "eval.judge.answer_types=[txt]")
+    refused(2, "eval", *TINY, "--run", tmp_path, "--policy", "tiny-base", *judge, says=("txt", "text"))
+    refused(2, "eval", *TINY, "--run", tmp_path, "--policy", "tiny-base", *judge, "--dry-run", says=("txt", "text"))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -537,6 +546,13 @@ def test_eval_stops_early_when_nobody_is_there(tmp_path):
         judge = ("--judge", "stub", "--judge-url", url, "--set", "eval.judge.answer_types=[integer]")
         refused(1, "eval", *TINY, "--run", tmp_path, "--policy", "tiny-base", *judge, "--set", "eval.judge.retries=0",
                 says=("does not answer", url))
+
+
+def test_a_dry_run_says_who_would_judge_and_asks_nobody(tmp_path, key):
+    with stub_judge(lambda number, body: says("right")) as stub:
+        ended = evaluate(tmp_path, stub, "--dry-run")
+    assert ended.code == 0 and not stub.bodies and KEY not in ended.out + ended.err
+    assert f"judge stub at {stub.url}, its key in OPENAI_API_KEY" in ended.out
 
 
 def test_without_a_judge_nobody_is_asked(tmp_path, key):

@@ -36,6 +36,10 @@ Shard = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Make part I (from 0) of N, as one task of a job array; see merge."),
 ]
+Export = Annotated[
+    list[str] | None,
+    typer.Option("--export", metavar="FORMAT", help="lmms-eval or vlmevalkit: also into RUN/exports; repeatable."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More messages.")]
 JudgeModel = Annotated[
@@ -403,6 +407,7 @@ def evaluate(
     ] = None,
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
+    export: Export = None,
     limit: Limit = None,
     shard: Shard = None,
     dry_run: DryRun = False,
@@ -421,6 +426,7 @@ def evaluate(
     loaded, run = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
     part = _part(shard)
     _only_one_way(iteration, policy=policy)
+    _check_export(export, part)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     part = _by_copies(loaded, part)
@@ -445,7 +451,53 @@ def evaluate(
     elif not quiet:
         render_summary(summary, console.messages)
     _say_skipped(evals.manifest.counts, "problems")
-    _report(evals, done_before=done, as_json=as_json, summary=summary)
+    exported = _export(evals, problems, export, run / "exports" / evals.path.name) if export else []
+    for file in exported:
+        console.say(f"exported {file}")
+    _report(evals, done_before=done, as_json=as_json, summary=summary, exported=exported)
+
+
+def _check_export(formats, part) -> None:
+    if formats:
+        from ptdpo_cli.stages.export import require_formats
+
+        require_formats(formats)
+        if part is not None:
+            raise UsageError("a part of an evaluation cannot be exported",
+                             hint="merge the parts first, then `ptdpo export RUN/evals --format FORMAT`")
+
+
+def _export(evals, problems, formats, out: Path, name: str | None = None) -> list[str]:
+    from ptdpo_cli.artifacts.problems import read_problems
+    from ptdpo_cli.stages.export import export
+
+    return [str(path) for path in export(evals, read_problems(problems), formats, out, model=name)]
+
+
+@app.command("export")
+def export_evals(
+    path: Annotated[Path, typer.Argument(help="An evaluation, in its run.")],
+    formats: Annotated[
+        list[str], typer.Option("--format", metavar="FORMAT", help="lmms-eval or vlmevalkit; repeatable.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to write below; default: RUN/exports/<evaluation>.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the policy; default: ptdpo-<hash>.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+):
+    """Write an evaluation as lmms-eval or VLMEvalKit would have saved it; their own tools then open it.
+
+    Example: `ptdpo export runs/tiny/evals --format lmms-eval`
+    """
+    console.Verbosity.quiet = quiet
+    from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.show import problems_of, run_of
+
+    _check_export(formats, None)
+    evals = Artifact.open(path, kind="evals")
+    out = out or run_of(evals) / "exports" / evals.path.name
+    written = _export(evals, problems_of(evals), formats, out, name)
+    console.emit({"path": str(out), "files": written}, as_json=as_json, line="\n".join(written))
 
 
 @app.command()
@@ -467,9 +519,10 @@ def regrade(
     Example: `ptdpo regrade runs/tiny/evals --set eval.extraction=[boxed] --dry-run`
     """
     from ptdpo_cli.stages import regrade as stage
+    from ptdpo_cli.stages.show import problems_of, run_of
 
     old = stage.open_graded(path)
-    run = stage.run_of(old)
+    run = run_of(old)
     if recipe is None and not (run / "recipe.yaml").is_file():
         raise UsageError(f"{run} has no recipe.yaml, so there are no rules to apply", hint="name one: `--recipe FILE`")
     flags = _flags({"eval.judge.model": judge, "eval.judge.url": judge_url})
@@ -479,7 +532,7 @@ def regrade(
         if dry_run and loaded.eval.judge is not None:
             raise UsageError("a dry run asks no judge, so it cannot say what would change",
                              hint="leave out --dry-run; what the judge has said before costs nothing again")
-    problems = stage.problems_of(old)
+    problems = problems_of(old)
     kind, plan = old.manifest.kind, stage.plan_regrade(loaded, old)
     before, answers = old.table(kind).to_pylist(), stage.answers_of(problems)
     if dry_run:

@@ -76,7 +76,8 @@ def judge_identity(section: Mapping, rows: Iterable[Mapping]) -> dict:
 def _question(row: Mapping, problem: Problem) -> Question:
     """Choices and their letters are spelt out on both sides: a letter means nothing to who does not see the list."""
     options = {chr(ord("A") + index): text for index, text in enumerate(problem.choices)}
-    listed = "".join(f"\n{letter}: {text}" for letter, text in options.items())
+    is_listed = all(text in problem.question for text in problem.choices)
+    listed = "" if is_listed else "".join(f"\n{letter}: {text}" for letter, text in options.items())
     meant = [f"{letter}: {options[letter]}" for letter in re.findall(r"\b[A-Z]\b", problem.answer) if letter in options]
     reference = problem.answer + (f" ({'; '.join(meant)})" if meant else "")
     answer = row["extracted"] if row["extracted"] is not None else ending(row["text"])

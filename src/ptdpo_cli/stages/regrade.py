@@ -27,7 +27,7 @@ from ptdpo_cli.stages.evaluate import problem_columns
 from ptdpo_cli.stages.grading import columns, grade_by
 from ptdpo_cli.stages.judging import NO_COSTS, former_judge, judge_identity, judge_section, judged
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
-from ptdpo_cli.stages.show import upstream
+from ptdpo_cli.stages.show import run_of
 from ptdpo_cli.stages.summary import GREEDY, summarise
 
 _KINDS = ("rollouts", "evals")
@@ -47,28 +47,9 @@ def open_graded(path: Path) -> Artifact:
     return artifact
 
 
-def run_of(artifact: Artifact) -> Path:
-    """The run that an artifact lies in."""
-    path = artifact.path
-    return (path if len(path.parts) > 2 else path.absolute()).parent.parent
-
-
 def answers_of(problems: Artifact) -> dict[str, str]:
     """problem_id -> reference answer."""
     return {row["problem_id"]: row["answer"] for row in problems.table("problems").to_pylist()}
-
-
-def problems_of(artifact: Artifact) -> Artifact:
-    """The problems that an artifact was made from, found in its run by their hash."""
-    wanted = artifact.manifest.inputs.get("problems")
-    for found in upstream(artifact):
-        if found.content_hash == wanted:
-            return Artifact.open(found.path)
-    raise ArtifactError(
-        f"the problems of {artifact.path} are not in its run",
-        expected=f"problems {str(wanted)[:8]} in {run_of(artifact) / 'problems'}",
-        hint="copy them there, or make them again with the data and the seed that they were made with",
-    )
 
 
 def with_former_judge(recipe: Recipe, old: Artifact) -> Recipe:
