@@ -160,7 +160,7 @@ def test_task_hashes_are_over_the_documents(files):
         ("a", "a"), ("<think>x</think>a", "a"), ("x</think>a", "a"), ("<think>a", "<think>a"), ("", ""),
         ("<think>a</think>b<think>c</think>d", "bd"), ("<think>a</think>b<think>c", "b<think>c"),
         ("a</think>b</think>c", "c"), ("</think>", ""), ("x</think><think>a</think> b", "b"),
-        ("<think>a<think>b</think>c</think>d", "d"),
+        ("<think>a<think>b</think>c</think>d", "d"), ("x</think>y<think>z", "x</think>y<think>z"),
     ],
 )
 def test_thoughts_are_cut_off_as_lmms_eval_does(text, kept):

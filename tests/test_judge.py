@@ -405,7 +405,11 @@ def test_verdicts_become_accuracies(tmp_path):
 def test_choices_are_spelt_out(tmp_path):
     """Once: not again where the question lists them."""
     listed = Problem("l", "Which? A: a cat B: a dog", (), "A", answer_type="choice", choices=("a cat", "a dog"))
-    problems = {"l": listed} | {"c": problem("c", "B", "choice", ("a cat", "a dog")), "s": problem("s", "A, B", "choice", ("x", "y"))}
+    problems = {
+        "l": listed,
+        "c": problem("c", "B", "choice", ("a cat", "a dog")),
+        "s": problem("s", "A, B", "choice", ("x", "y")),
+    }
     with stub_judge(lambda number, body: says("right")) as stub:
         rows = [row("c", "the dog", "wrong"), row("s", "both", "wrong"), row("l", "B", "wrong")]
         judged(rows, problems, judge_of(stub, answer_types=["choice"], concurrency=1), tmp_path)
