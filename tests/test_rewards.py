@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.errors import UsageError
-from ptdpo_cli.rewards import Grade, extract_boxed, format_reward, grade, verify
+from ptdpo_cli.rewards import Grade, Response, extract_boxed, format_reward, grade, grade_all, verify
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -69,7 +70,7 @@ def test_verify_rejects(extracted, answer, answer_type):
 
 
 def test_an_unfit_answer_is_an_error_and_not_a_wrong_response():
-    unfit = (("", "text"), ("  ", "integer"), ("$", "text"), ("12 cm", "integer"), ("B", "float"), ("7", "list"))
+    unfit = (("", "text"), ("  ", "integer"), ("$", "text"), ("12 cm", "integer"), ("B", "float"), ("7", "number"))
     for answer, answer_type in unfit:
         with pytest.raises(UsageError):
             verify("7", answer, answer_type)
@@ -107,6 +108,8 @@ def test_format_reward(text, expected):
 @pytest.mark.parametrize("unit", [
     "\\boxed{", "\\boxed{}", "</think>",
     " ", "\n", "{", "}", "9", "9 ", "1,000", "\\", "\\text{", "<", "$", "(", "/", ".",
+    "<answer>", "</answer>", "answer is ", "the answer ", "answer: ", "A", "A ", "A, ", "(A) ", "A.\n", "**", "and ",
+    ", ", "[", "=", "x = ", "\\pm ", "cm", " cm", "I can't ", "as an AI ", "答案", "\\(", "yes ", "-", "\\frac",
 ])
 def test_hostile_text_takes_linear_time(unit):
     text = unit * (200_000 // len(unit))
@@ -114,17 +117,25 @@ def test_hostile_text_takes_linear_time(unit):
     grade("</think>" + text, "7", truncated=False)
     grade("</think>\\boxed{" + text + "}", "7", truncated=False, answer_type="float")
     grade("</think>\\boxed{" + text, "seven", truncated=False, answer_type="text")
-    assert time.perf_counter() - start < 5      # quadratic time would be minutes
+    text = text[:40_000]
+    for answer_type, answer in {"choice": "A", "set": "A, C", "list": "1, 2", "expression": "x", "text": "no"}.items():
+        problem = Problem("p", "", (), answer, answer_type=answer_type)
+        grade_all([Response(problem, one, False, 0) for one in (text, f"the answer is {text}", f"\\boxed{{{text}}}")],
+                  extraction=("boxed", "tag", "phrase", "letter"), time_limit_s=0.5)
+    assert time.perf_counter() - start < 10      # quadratic time would be minutes
 
 
 def test_grade_by_hand():
-    assert grade("a</think>\\boxed{7}", "7", truncated=False) == Grade("7", 1.0, 1.0, 1.0)
-    assert grade("\\boxed{7}", "7", truncated=False) == Grade("7", 1.0, 0.0, 0.9)
-    assert grade("a</think>\\boxed{8}", "7", truncated=False) == Grade("8", 0.0, 1.0, 0.1)
-    assert grade("a", "7", truncated=False) == Grade(None, 0.0, 0.0, 0.0)
+    boxed = {"extracted_by": "boxed", "agreed": True}
+    assert grade("a</think>\\boxed{7}", "7", truncated=False) == Grade("7", 1.0, 1.0, 1.0, outcome="right", **boxed)
+    assert grade("\\boxed{7}", "7", truncated=False) == Grade("7", 1.0, 0.0, 0.9, outcome="right", **boxed)
+    assert grade("a</think>\\boxed{8}", "7", truncated=False) == Grade("8", 0.0, 1.0, 0.1, outcome="wrong", **boxed)
+    assert grade("a", "7", truncated=False) == Grade(None, 0.0, 0.0, 0.0, outcome="no_answer")
     weighted = grade("a</think>\\boxed{7}", "7", truncated=False, accuracy_weight=0.5, format_weight=0.25)
     assert weighted.reward == 0.75
 
 
 def test_a_truncated_response_has_given_no_answer():
-    assert grade("a</think>\\boxed{7} and", "7", truncated=True) == Grade(None, 0.0, 1.0, 0.1)
+    assert grade("a</think>\\boxed{7} and", "7", truncated=True) == Grade(
+        None, 0.0, 1.0, 0.1, outcome="truncated"
+    )

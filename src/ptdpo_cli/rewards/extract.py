@@ -16,20 +16,21 @@ WAYS = ("boxed", "tag", "phrase", "letter")
 _BOX = re.compile(r"\\boxed\s{0,8}\{")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _EMPHASIS = re.compile(r"\*\*|__(?!_)|`")
-_NAME = r"(?:(?:final|correct|right|best|most likely) )?(?:answer|option|choice)"
+_NAME = r"(?:(?:final|correct|right|best|most likely) )?(?:answers?|options?|choices?)"
 _PHRASE = re.compile(
     rf"\b{_NAME}(?: (?:to|of|for) [^.:\n]{{1,80}}?)? ?(?:is|are|would be|should be|must be)\b ?:? ?"
     rf"|\b{_NAME} ?[:=] ?"
-    r"|(?:答案|选项)(?:是|为)? ?[::]? ?",
+    r"|(?:答案|选项)(?:是|为)? ?[:：]? ?",
     re.IGNORECASE,
 )
 # A sentence ends at a full stop that is followed by a space, at the line's end, or where it begins to explain.
-_END = re.compile(r"[.!?](?=\s|$)|[。!?\n]|,? (?:because|since|as|so|which|where)\b", re.IGNORECASE)
+_END = re.compile(r"[.!?](?=\s|$)|[。！？\n]|,? (?:because|since|as|so|which|where)\b", re.IGNORECASE)
 _MATH = re.compile(
     r"\$\$?([^$\n]{1,500})\$\$?|\\\(((?:(?!\\\)).){1,500})\\\)|\\\[((?:(?!\\\]).){1,500})\\\]", re.DOTALL
 )
 _LINE = re.compile(
-    r"(?:option |choice |answer )?(?:\\text(?:bf)?\{|[(\[])? ?([A-Z]) ?(?:[)\]}](?:[.:]| |$)|[.:](?: |$)|$)",
+    r"(?:option |choice |answer )?(?:\\text(?:bf)?\{|[(\[])? ?([A-Z]) ?(?:[)\]}](?:[.:]| |$)|[.:](?: |$)|$)"
+    r"(?! ?(?:or|and|/|,) ?\(?[A-Z]\b)",
     re.IGNORECASE,
 )
 _MARKED = re.compile(r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b[Oo]ption ([A-Z])\b")

@@ -169,8 +169,9 @@ def _second_checks(
 
 
 def _without_signs(text: str) -> str:
-    """A number without % and °: that these are units and no factors is a convention, nothing to check."""
-    return re.sub(r"\\?%|°|\^\{?\\circ\}?|\\degree", "", expression(text))
+    """A number as math-verify reads it: that % and ° are units and no factors, or 2e3 a number, is convention."""
+    text = re.sub(r"\\?[%$€]|°|\^\{?\\circ\}?|\\,", "", expression(text))
+    return re.sub(r"(?<=[0-9])[eE]([+-]?[0-9]+)", r"\\cdot 10^{\1}", text)
 
 
 def _why_no_answer(response: Response) -> str:

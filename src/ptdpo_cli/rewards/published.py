@@ -14,7 +14,7 @@ from contextlib import suppress
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.rewards import workers
 from ptdpo_cli.rewards.extract import WAYS, after_thought, extract
-from ptdpo_cli.rewards.verify import expression, normalise, number
+from ptdpo_cli.rewards.verify import expression, letter_set, normalise, number, plain, quantity
 
 Ask = Callable[[str, str], bool]        # (found, gold) -> equal by algebra
 
@@ -41,24 +41,25 @@ def _mathvista(text: str, problem: Problem, _: Ask) -> bool:
 
     Source: MathVista's `normalize_extracted_answer` and `safe_equal`, as lmms-eval has them.
     Weakness: any noise is nearest to some option, so it scores at chance; rounding and comparing text loses "0.50".
-    Differs from the source in: 1) our extraction in place of GPT's; 2) numbers are compared as numbers.
+    Differs from the source in: 1) our extraction in place of GPT's, a number's unit and LaTeX taken off; 2) numbers
+    are compared as numbers; 3) a tie of distances goes to the first option.
     """
     found = _short(text, problem)
-    if problem.choices:
-        gold = problem.choices["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(problem.answer.strip().upper())]
+    if (gold := _gold_option(problem)) is not None:
         letter = re.search(r"^\(?([A-Z])\)?[.:]?$", found.strip()) or re.search(r"\(([A-Za-z])\)", found)
         index = ord(letter[1].upper()) - ord("A") if letter else len(problem.choices)
         if index < len(problem.choices):
             return problem.choices[index] == gold
         return min(problem.choices, key=lambda choice: edit_distance(found[:500], choice)) == gold
-    with suppress(ValueError, OverflowError):
-        if problem.answer_type == "integer":
-            return int(float(found)) == int(float(problem.answer))
-        if problem.answer_type == "float":
-            decimals = problem.precision if problem.precision is not None else len(problem.answer.partition(".")[2])
-            return round(float(found), decimals) == round(float(problem.answer), decimals)
+    if problem.answer_type not in ("integer", "float"):
         return found == problem.answer
-    return False
+    value, gold = quantity(found), quantity(problem.answer)
+    if value is None or gold is None:
+        return False
+    if problem.answer_type == "integer":
+        return int(value) == int(gold)
+    decimals = problem.precision if problem.precision is not None else len(problem.answer.partition(".")[2])
+    return round(value, decimals) == round(gold, decimals)
 
 
 def _mathvision(text: str, problem: Problem, equal: Ask) -> bool:
@@ -71,8 +72,8 @@ def _mathvision(text: str, problem: Problem, equal: Ask) -> bool:
     found = _short(text, problem, ("boxed", "phrase", "letter"))
     cleaned = re.sub(r"[({]([A-Ea-e])[)}]", r"\1", found).rstrip(".").lstrip(":").strip()
     golds = [problem.answer]
-    if problem.choices:
-        golds.append(problem.choices["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(problem.answer.strip().upper())])
+    if (option := _gold_option(problem)) is not None:
+        golds.append(option)
     return any(_equal(cleaned, gold, equal) for gold in golds)
 
 
@@ -83,9 +84,10 @@ def _mmmu(text: str, problem: Problem, _: Ask) -> bool:
 
     Source: MMMU's `parse_multi_choice_response`, `parse_open_response` and `eval_open`, as lmms-eval has them.
     Weakness: the article "A " is a letter; "no" occurs inside "north", so a long response passes by accident.
-    Differs from the source in: where it draws an option at random, because it finds none, this is wrong.
+    Differs from the source in: 1) where it draws an option at random, because it finds none, this is wrong; 2) a
+    response with a box is replaced by what stands in it.
     """
-    answer = after_thought(text) or ""
+    answer = _boxed_or_all(text)
     if problem.answer_type == "choice":
         return _mmmu_letter(answer, problem.choices) == problem.answer.strip().upper()
     key = _mmmu_key_parts(answer)
@@ -127,19 +129,11 @@ def _logicvista(text: str, problem: Problem, _: Ask) -> bool:
     """The letters, in lower case, sorted and joined, are the same.
 
     Source: VLMEvalKit's `normalize_logicvista_answer`.
-    Weakness: without brackets around them; a letter with its text is no answer.
-    Differs from the source in: our extraction in place of a language model's.
+    Weakness: an option's text is no answer.
+    Differs from the source in: our extraction in place of a language model's, so that a letter said twice counts once.
     """
-
-    def joined(answer: str) -> str | None:
-        parts = re.split(r"[\s,;]+", answer.strip())
-        if len(parts) > 1 and any(len(part) != 1 for part in parts):
-            return None
-        compact = "".join(parts)
-        return "".join(sorted(compact.lower())) if re.fullmatch("[A-Za-z0-9]{1,50}", compact) else None
-
-    found = joined(re.sub(r"[().]|\band\b", " ", _short(text, problem)))
-    return found is not None and found == joined(problem.answer)
+    found = letter_set(_short(text, problem), ())
+    return found is not None and found == letter_set(problem.answer, ())
 
 
 def _dynamath(text: str, problem: Problem, _: Ask) -> bool:
@@ -151,13 +145,14 @@ def _dynamath(text: str, problem: Problem, _: Ask) -> bool:
     """
     found = _short(text, problem)
     if problem.answer_type in ("float", "integer"):
+        value, gold = quantity(found), quantity(problem.answer)
         with suppress(ValueError, OverflowError):
-            return abs(_with_pi(found) - float(problem.answer)) <= 0.001
+            return gold is not None and abs((_with_pi(found) if value is None else value) - gold) <= 0.001
         return False
     if problem.answer_type == "choice":
         named = [letter for letter in "ABCDE" if letter in found.upper()] if len(found) != 1 else [found.upper()]
         return named == [problem.answer.strip().upper()]
-    return bool(found) and found.lower() in problem.answer.lower()
+    return plain(found).lower() in problem.answer.lower() and bool(found)
 
 
 def _with_pi(text: str) -> float:
@@ -222,6 +217,13 @@ _RULES: dict[str, Callable[[str, Problem, Ask], bool]] = {
     "geometry3k": _mathruler,
     "mmk12": _mathruler,
 }
+
+
+def _gold_option(problem: Problem) -> str | None:
+    """The text of the right option, where the options are known."""
+    index = ord(problem.answer.strip().upper()[:1] or "?") - ord("A")
+    is_known = problem.answer_type == "choice" and 0 <= index < len(problem.choices)
+    return problem.choices[index] if is_known else None
 
 
 def _short(text: str, problem: Problem, ways: Sequence[str] = WAYS) -> str:

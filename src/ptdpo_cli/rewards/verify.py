@@ -209,10 +209,10 @@ def quantity(text: str) -> Fraction | None:
     """The number that an answer states, with a name before it or a unit behind it: "7", "x = 7", "≈ 7 cm", "€7"."""
     if (value := number(normalise(text))) is not None or len(text) > 4 * _MAX_NUMBER_CHARACTERS:
         return value
-    plain = _CURRENCY.sub("", _plain(text))
-    if label := _LABEL.match(plain):
-        plain = plain[label.end() :].strip()
-    return number(normalise(split_unit(plain)[0]))
+    stated = _CURRENCY.sub("", plain(text))
+    if label := _LABEL.match(stated):
+        stated = stated[label.end() :].strip()
+    return number(normalise(split_unit(stated)[0]))
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
@@ -233,7 +233,7 @@ def _digits(power: str) -> str:
     return power.translate({ord("²"): "2", ord("³"): "3"} | {ord(c): None for c in "^{}"})
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text without LaTeX dress, its spaces kept."""
     text = text.translate(_MINUS_SIGNS).translate(_FULL_WIDTH)
     text = re.sub(r"\\[,;: ]|~", " ", text)
@@ -261,8 +261,8 @@ def _same_number(extracted: str, answer: str, answer_type: str, precision: int |
 def _same_text(extracted: str, answer: str) -> bool:
     gold, found = normalise(answer), normalise(extracted)
     if gold in _OPPOSITES:      # "Yes, it is." says yes; "true" does not
-        said = set(re.findall(r"[a-z]+", _plain(extracted).casefold())) & _OPPOSITES
-        return re.match(rf"{gold}(?![a-z])", _plain(extracted).casefold()) is not None and said == {gold}
+        said = set(re.findall(r"[a-z]+", plain(extracted).casefold())) & _OPPOSITES
+        return re.match(rf"{gold}(?![a-z])", plain(extracted).casefold()) is not None and said == {gold}
     return found == gold or ((value := number(gold)) is not None and number(found) == value)
 
 
@@ -277,7 +277,8 @@ def items(text: str) -> list[str]:
 
     A separator inside brackets or braces splits nothing.
     """
-    text = re.sub(r"\\(?:left|right|quad|qquad)(?![A-Za-z])|[\\]?\$", " ", text.translate(_FULL_WIDTH)).strip()
+    text = _WORDING.sub(r" \1 ", text.translate(_FULL_WIDTH))
+    text = re.sub(r"\\(?:left|right|quad|qquad)(?![A-Za-z])|\\?\$", " ", text).strip()
     text = re.sub(r"\\([{}])", r"\1", text).removesuffix(".")
     text = _without_brackets(text)
     parts, depth, start = [], 0, 0
@@ -294,7 +295,7 @@ def items(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-_SEPARATOR = re.compile(r"[,;、]|\\text\{ ?(?:and|or) ?\}|\b(?:and|or)\b|[()\[\]{}]")
+_SEPARATOR = re.compile(r"[,;、]|\b(?:and|or)\b|[()\[\]{}]")
 
 
 def _without_brackets(text: str) -> str:
@@ -319,9 +320,9 @@ def _bare_item(text: str) -> str:
 
 
 def _same_set(extracted: str, answer: str, choices: Sequence[str]) -> bool:
-    gold = _letter_set(answer, choices)
+    gold = letter_set(answer, choices)
     if gold is not None:
-        return (_letter_set(extracted, choices) or _texts_as_letters(extracted, choices)) == gold
+        return (letter_set(extracted, choices) or _texts_as_letters(extracted, choices)) == gold
     found, wanted = (_signs(items(text)) for text in (extracted, answer))
     return (
         bool(found)
@@ -336,18 +337,19 @@ def _signs(found: list[str]) -> list[str]:
     return [text.replace(r"\pm", sign) for text in texts for sign in ("+", "-") if sign == "+" or r"\pm" in text]
 
 
-def _letter_set(text: str, choices: Sequence[str]) -> set[str] | None:
+def letter_set(text: str, choices: Sequence[str]) -> set[str] | None:
     """The options that a text names and nothing else: "A, C", "AC", "(A) and (C)"; None for any other text.
 
     "A or C" is a doubt and no set.
     """
     letters = _letters_of(choices)
-    plain = _without_brackets(_STATEMENT.sub("", _plain(text).replace("\\", ""), count=1).strip().removesuffix("."))
-    if re.fullmatch(rf"[{letters}]{{1,26}}", plain):
-        return set(plain)
-    if re.search(r"\bor\b", plain) or len(plain) > 200:
+    named = _STATEMENT.sub("", plain(text).replace("\\", ""), count=1)
+    named = _without_brackets(named.strip().removesuffix("."))
+    if re.fullmatch(rf"[{letters}]{{1,26}}", named):
+        return set(named)
+    if re.search(r"\bor\b", named) or len(named) > 200:
         return None
-    parts = filter(None, re.split(r"(?:[,;、&\s]|\band\b)+", plain))
+    parts = filter(None, re.split(r"(?:[,;、&\s]|\band\b)+", named))
     found = [re.fullmatch(r"[(\[]?([A-Za-z])[)\].]?", part) for part in parts]
     if not found or None in found or not {one[1].upper() for one in found} <= set(letters):
         return None
@@ -388,8 +390,7 @@ def choice_of(text: str, choices: Sequence[str]) -> str | None:
     options = [_option(choices, letter) for letter in letters] if choices else []
     if (found := _bare_item(text)) in options:
         return letters[options.index(found)]
-    plain = _STATEMENT.sub("", _plain(text), count=1)
-    if match := _LETTERED.fullmatch(plain):
+    if match := _LETTERED.fullmatch(_STATEMENT.sub("", plain(text), count=1)):
         letter, rest = (match[1] or match[2]).upper(), match[3]
         others = set(re.findall(r"\b[A-Z]\b", rest)) & set(letters) - {letter}
         if letter not in letters:
@@ -406,8 +407,8 @@ def _bare_letter(text: str) -> str | None:
     r"""The letter of a text that is nothing else: "B", "(b)", "B.", "**B**", "\text{B}", "The answer is option B"."""
     if len(text) > 100:
         return None
-    plain = _STATEMENT.sub("", _plain(text).strip("*`'\" "), count=1)
-    match = re.fullmatch(r"(?:option |choice )?[(\[{]?[ ]?([A-Za-z])[ ]?[)\]}]?[.:]?", plain, re.IGNORECASE)
+    named = _STATEMENT.sub("", plain(text).strip("*`'\" "), count=1)
+    match = re.fullmatch(r"(?:option |choice )?[(\[{]?[ ]?([A-Za-z])[ ]?[)\]}]?[.:]?", named, re.IGNORECASE)
     return match[1].upper() if match else None
 
 
@@ -432,7 +433,7 @@ def _same_expression(extracted: str, answer: str) -> bool | None:
     gold, found = normalise(answer), normalise(extracted)
     if gold == found:
         return True
-    (gold_text, gold_unit), (_, found_unit) = (split_unit(_plain(text)) for text in (answer, extracted[:200]))
+    (gold_text, gold_unit), (_, found_unit) = (split_unit(plain(text)) for text in (answer, extracted[:200]))
     if gold_unit and found_unit and number(normalise(gold_text)) is not None and gold_unit != found_unit:
         return False
     gold_value, found_value = number(gold), number(found)

@@ -101,7 +101,7 @@ class Pool:
         queue, began, n_left = deque(range(len(tasks))), time.monotonic(), len(tasks)
         for worker in [one for one in self._workers if one.process.poll() is not None]:     # it died while idle
             self._drop(worker)
-        while n_left or not any(worker.is_ready for worker in self._workers):
+        while n_left or not (tasks or any(worker.is_ready for worker in self._workers)):
             self._hire(n_left, is_slow=time.monotonic() - began > _SLOW_S)
             share = min(_WAITING, math.ceil(n_left / len(self._workers)))
             for worker in self._workers:
