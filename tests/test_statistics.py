@@ -155,7 +155,7 @@ def test_strata_count_the_same_whatever_their_size():
 
 def test_whole_clusters_change_their_sign():
     d = np.array([0.5, 0.25, -0.25, 0.5, 0.0, 1.0, -0.5, 0.25])
-    families, strata = [0, 0, 1, 1, 2, 3, 4, 4], ["x"] * 4 + ["y"] * 4
+    families, strata = [0, 0, 1, 1, 2, 3, 4, 4], ["x"] * 4 + ["y"] * 2
     groups = members(families)
 
     def expected(weights):
@@ -165,10 +165,10 @@ def test_whole_clusters_change_their_sign():
 
     plain = paired_difference(np.zeros(8), d, clusters=families, resamples=100_000, seed=0)
     assert plain["p_value"] == pytest.approx(expected(np.ones(8)), abs=0.006)
-    d = np.array([0.5, 0.25, -0.25, 0.5, 0.0, 1.0])      # strata of 4 and 2
-    families, strata, groups = families[:6], strata[:6], members(families[:6])
+    d = np.array([0.5, 0.25, -0.25, -0.5, 0.5, -0.25])      # strata of 4 and 2: p is 14/16, without weights 1
+    families, groups = families[:6], members(families[:6])
     weighed = paired_difference(np.zeros(6), d, clusters=families, strata=strata, resamples=100_000, seed=0)
-    assert weighed["difference"] == pytest.approx((0.25 + 0.5) / 2)
+    assert weighed["difference"] == pytest.approx((0.0 + 0.125) / 2)
     assert weighed["p_value"] == pytest.approx(expected(np.array([1, 1, 1, 1, 2, 2])), abs=0.006)
 
 

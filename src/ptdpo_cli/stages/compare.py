@@ -222,7 +222,9 @@ def draw_comparison(result: dict, out: Path) -> Path:
     """
     pyplot = load_pyplot("pictures of comparisons")
     if out.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"cannot write a picture called {out}", expected=".png, .pdf or .svg", found=out.suffix)
+        raise UsageError(
+            f"{out} is no name for a picture", expected=".png, .pdf or .svg", hint=f"`--out {out.with_suffix('.png')}`"
+        )
     comparisons = [dict(_rows(comparison)) for comparison in result["comparisons"]]
     keys = list(dict.fromkeys(key for rows in comparisons for key in rows))
     height = 0.9 + 0.3 * len(keys) * max(1, len(comparisons) / 2)

@@ -18,6 +18,7 @@ from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, majority
 
 GREEDY = -1                     # the sample number of the greedy answer
 MODES = ("greedy", "sampled")
+DOUBTFUL = 0.1                  # share of unscored answers above which a score says more about them than about skill
 
 # The nine benchmarks of the paper's Table 1 as they are headed there, and its two halves (arXiv 2606.07000).
 _GENERAL = {
@@ -153,8 +154,9 @@ def _repeated(problems: Sequence[Answered]) -> dict:
     """What several samples of a problem say together; a problem counts for pass@k if it has k verdicts."""
     judged = [problem.judged for problem in problems if problem.judged]
     n = max(len(problem.answers) for problem in problems)
+    has_several = n > 1 and bool(judged)
     pass_at, k = {}, 1
-    while 1 < n >= k:
+    while has_several and k <= n:
         chances = [pass_at_k(len(rows), sum(map(_is_right, rows)), k) for rows in judged if len(rows) >= k]
         if chances:
             pass_at[str(k)] = float(np.mean(chances))
@@ -162,13 +164,19 @@ def _repeated(problems: Sequence[Answered]) -> dict:
     return {
         "samples_per_problem": n,
         "pass_at_k": pass_at,
-        "maj_at_n": float(np.mean([_vote(rows) for rows in judged])) if judged else None,
-        "best_at_n": float(np.mean([any(map(_is_right, rows)) for rows in judged])) if judged else None,
+        "maj_at_n": float(np.mean([_vote(rows) for rows in judged])) if has_several else None,
+        "best_at_n": float(np.mean([any(map(_is_right, rows)) for rows in judged])) if has_several else None,
     }
 
 
 def _is_right(row: Mapping) -> bool:
     return row["accuracy"] == 1
+
+
+def _is_unscored(row: Mapping) -> bool:
+    """Whether there was no answer to score, or no score for it: it may have been right for all we know."""
+    is_failed = row["accuracy"] is None or row.get("outcome") in ("timeout", "error")
+    return not _is_right(row) and (row["extracted"] is None or is_failed)
 
 
 def _vote(rows: Sequence[Mapping]) -> float:
@@ -190,6 +198,7 @@ def _rates(rows: Sequence[Mapping]) -> dict:
         "timeout": outcomes["timeout"] / n,
         "error": outcomes["error"] / n,
         "unjudged": sum(row["accuracy"] is None for row in rows) / n,
+        "unscored": sum(map(_is_unscored, rows)) / n,
         "unjudged_answers": sum(row["accuracy"] is None for row in rows),
         "checked_twice": len(checked),
         "agreement": sum(checked) / len(checked) if checked else None,

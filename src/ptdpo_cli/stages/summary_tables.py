@@ -10,21 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ptdpo_cli.stages.summary import MODES, SUITE
+from ptdpo_cli.stages.summary import DOUBTFUL, MODES, SUITE
 
 _WIDE_COLUMNS = 126     # Table 1 in one piece; in a narrower terminal its halves stand one under the other
 
-# Rates of `extra.summary` as a table names them; those in _ALWAYS stand there even when they are 0.
+# Rates of `extra.summary` as tables name them; those that several stand for are added up.
 _RATES = {
-    "extraction_failures": "no answer read",
-    "truncated": "truncated",
-    "refused": "refused",
-    "timeout": "timed out",
-    "error": "failed",
-    "unjudged": "unjudged",
-    "agreement": "second check agrees",
+    "no answer read": ("extraction_failures",),
+    "truncated": ("truncated",),
+    "refused": ("refused",),
+    "verdict failed": ("timeout", "error"),
+    "unjudged": ("unjudged",),
+    "second check agrees": ("agreement",),
 }
-_ALWAYS = ("extraction_failures", "truncated", "response_tokens")
+_UNUSUAL = ("refused", "verdict failed", "unjudged")       # left out where they are 0 everywhere
 
 
 def render_summary(summary: dict, console: Console) -> None:
@@ -54,6 +53,11 @@ def render_summary(summary: dict, console: Console) -> None:
         console.print("answers read by " + ", ".join(f"{way} {share:.1%}" for way, share in ways.items()))
     if unjudged := summary["unjudged_answers"]:
         console.print(f"{unjudged} answers have no verdict and count in no score", style="yellow")
+    for mode in modes:
+        shares = {names[source]: one[mode]["unscored"] for source, one in benchmarks.items()}
+        if doubtful := [f"{name} {share:.1%}".strip() for name, share in shares.items() if share > DOUBTFUL]:
+            said = f"doubtful, {mode}: answers that could not be read or judged: {', '.join(doubtful)}"
+            console.print(Text(said, style="yellow"))
     if len(benchmarks) == 1:
         majority = Text(f"always answering {summary['majority_answer']!r} would score {summary['majority_share']:.3f}")
         console.print(majority)
@@ -93,18 +97,28 @@ def _categories_table(name: str, figures: dict, modes: Sequence[str]) -> Table:
     table.add_row("95 % interval", "", *(_interval(one["interval"]) for one in of_mode))
     if name:        # the other figures stand in tables of all benchmarks
         return table
-    rows = [
-        ("by the published rule", "published", _figure),
-        ("majority of n", "maj_at_n", _figure),
-        ("best of n", "best_at_n", _figure),
-        *((title, rate, _share) for rate, title in _RATES.items()),
-        ("response tokens", "response_tokens", _count),
-    ]
-    for title, key, written in rows:
-        is_shown = key in _ALWAYS or any(one[key] for one in of_mode)
-        if is_shown and not (key in ("maj_at_n", "best_at_n") and all(o["samples_per_problem"] == 1 for o in of_mode)):
-            table.add_row(title, "", *(written(one[key]) for one in of_mode))
+    scores = {"by the published rule": "published", "majority of n": "maj_at_n", "best of n": "best_at_n"}
+    for title, key in scores.items():
+        if any(one[key] is not None for one in of_mode):
+            table.add_row(title, "", *(_figure(one[key]) for one in of_mode))
+    for title in _rates_to_show(of_mode):
+        table.add_row(title, "", *(_share(_rate(one, title)) for one in of_mode))
+    table.add_row("response tokens", "", *(f"{one['response_tokens']:,.0f}" for one in of_mode))
     return table
+
+
+def _rates_to_show(figures: Sequence[dict]) -> list[str]:
+    titles = []
+    for title in _RATES:
+        rates = [_rate(one, title) for one in figures]
+        if any(rates) or (title not in _UNUSUAL and any(rate is not None for rate in rates)):
+            titles.append(title)
+    return titles
+
+
+def _rate(figures: dict, title: str) -> float | None:
+    rates = [figures[name] for name in _RATES[title]]
+    return None if None in rates else sum(rates)
 
 
 def _own_table(name: str, figures: dict, modes: Sequence[str]) -> Table:
@@ -153,19 +167,20 @@ def _repeated_table(summary: dict, names: dict[str, str], modes: Sequence[str]) 
 
 
 def _rates_table(summary: dict, names: dict[str, str]) -> Table:
-    """Of all answers of a benchmark, greedy and sampled; rates that are 0 everywhere are left out."""
+    """Of all answers of a benchmark, greedy and sampled."""
     rows = _rows(summary, names)
-    rates = [rate for rate in _RATES if rate in _ALWAYS or any(one[rate] for _, one in rows)]
-    table = new_table("benchmark", *(_RATES[rate] for rate in rates), "response tokens")
+    titles = _rates_to_show([one for _, one in rows])
+    # Words one below the other: where all rates are there, 80 columns have no room for more.
+    table = new_table("benchmark", *(title.replace(" ", "\n") for title in titles), "tokens")
     for name, one in rows:
-        table.add_row(name, *(_share(one[rate]) for rate in rates), _count(one["response_tokens"]))
+        table.add_row(name, *(_share(_rate(one, title)) for title in titles), f"{one['response_tokens']:,.0f}")
     return table
 
 
 def _rows(summary: dict, names: dict[str, str]) -> list[tuple[Text, dict]]:
     """The benchmarks by name, then all their problems together."""
     benchmarks = [(Text(names[source] or "(none)"), one) for source, one in summary["benchmarks"].items()]
-    return [*benchmarks, (Text("all problems"), summary)]
+    return [*benchmarks, (Text("all"), summary)]
 
 
 def _suite_tables(summary: dict, modes: Sequence[str], width: int) -> list[Table]:
@@ -224,7 +239,3 @@ def _share(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
