@@ -256,9 +256,17 @@ def test_eval_exports_when_it_is_done_and_again_without_the_model(tmp_path):
     assert done("eval", *here, "--json").json["exported"] == []
 
 
+def test_a_copy_of_an_engine_leaves_the_export_to_its_parent(tmp_path, monkeypatch):
+    """Copies run the parent's command for a part each."""
+    monkeypatch.setenv("PTDPO_COPY", "1")
+    done("eval", *TINY, "--run", tmp_path, "--policy", "tiny-base", "--shard", "0/2", "--export", "lmms-eval")
+    assert not (tmp_path / "exports").exists()
+
+
 def test_unknown_formats_and_other_artifacts_are_refused(evals, tmp_path):
     refused(2, "eval", *TINY, "--run", tmp_path, "--export", "csv", says=("csv", "lmms-eval | vlmevalkit"))
     refused(2, "export", evals.path, "--format", "csv", says=("csv",))
     refused(2, "eval", *TINY, "--run", tmp_path, "--shard", "0/2", "--export", "lmms-eval", says=("part",))
+    assert not list(tmp_path.iterdir())
     problems = next((evals.path.parents[1] / "problems").iterdir())
     refused(3, "export", problems, "--format", "lmms-eval", says=("another kind",))

@@ -451,18 +451,24 @@ def evaluate(
     elif not quiet:
         render_summary(summary, console.messages)
     _say_skipped(evals.manifest.counts, "problems")
-    exported = _export(evals, problems, export, run / "exports" / evals.path.name) if export else []
+    if loaded.eval.judge is not None:
+        _say_counts("judge: {judged} answers judged, {unjudged} unjudged, {judge_requests} requests", evals)
+    exported = []
+    if export and part is None and console.is_first_rank():
+        exported = _export(evals, problems, export, run / "exports" / evals.path.name)
     for file in exported:
         console.say(f"exported {file}")
     _report(evals, done_before=done, as_json=as_json, summary=summary, exported=exported)
 
 
 def _check_export(formats, part) -> None:
+    """Refuse before any work what could not be written after it; a copy of an engine makes a part that is joined."""
     if formats:
+        from ptdpo_cli.stages.copies import is_copy
         from ptdpo_cli.stages.export import require_formats
 
         require_formats(formats)
-        if part is not None:
+        if part is not None and not is_copy():
             raise UsageError("a part of an evaluation cannot be exported",
                              hint="merge the parts first, then `ptdpo export RUN/evals --format FORMAT`")
 

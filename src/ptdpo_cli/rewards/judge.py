@@ -121,6 +121,8 @@ def judge_all(questions: Sequence[Question], endpoint: Endpoint, *, cache: Path)
     Errors: PtdpoError when nobody answers the first question at all, when the key is refused (401, 403), when there is
     no such model or path (404), and when the cache cannot be read or written.
     """
+    if not questions:
+        return []
     _require_sendable_key(endpoint)
     keys = [question_key(question, endpoint) for question in questions]
     try:
@@ -161,9 +163,11 @@ def _kept(ledger: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Verdict]
         row = ledger.execute("SELECT verdict FROM verdicts WHERE key = ?", (key,)).fetchone()
         if row is not None:
             try:
-                found[key] = Verdict(**json.loads(row[0]))
+                verdict = Verdict(**json.loads(row[0]))
             except (ValueError, TypeError):
                 continue
+            if isinstance(verdict.is_right, bool):
+                found[key] = verdict
     return found
 
 
