@@ -49,8 +49,18 @@ Shard = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Make part I (from 0) of N, as one task of a job array; see merge."),
 ]
+Export = Annotated[
+    list[str] | None,
+    typer.Option("--export", metavar="FORMAT", help="lmms-eval or vlmevalkit: also into RUN/exports; repeatable."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="More messages.")]
+JudgeModel = Annotated[
+    str | None, typer.Option("--judge", metavar="MODEL", help="Let this language model judge answers of type text.")
+]
+JudgeUrl = Annotated[
+    str | None, typer.Option("--judge-url", metavar="URL", help="Its endpoint, say http://localhost:8000/v1.")
+]
 PolicyDir = Annotated[str | None, typer.Option("--policy", help="Model folder or hub id; default: the recipe's model.")]
 
 
@@ -448,6 +458,9 @@ def evaluate(
     iteration: Annotated[
         int | None, typer.Option(min=0, help="The policy in RUN after N iterations; 0: the recipe's model.")
     ] = None,
+    judge: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    export: Export = None,
     limit: Limit = None,
     shard: Shard = None,
     dry_run: DryRun = False,
@@ -463,9 +476,11 @@ def evaluate(
     overrides = _data_flags(overrides, columns, data_root, on_bad_row)
     given = {"eval.data": data, "eval.split": split, "eval.samples": n, "eval.temperature": temperature}
     flags = _flags(given | {"eval.blind": blind or None})
+    flags += _flags({"eval.judge.model": judge, "eval.judge.url": judge_url})
     loaded, run = _start(recipe, run, [*overrides, *flags], None, quiet, verbose)
     part = _part(shard)
     _only_one_way(iteration, policy=policy)
+    _check_export(export, part)
     if dry_run:
         return _dry_run("eval", loaded, run, as_json=as_json, limit=limit, policy=policy, iteration=iteration)
     part = _by_copies(loaded, part)
@@ -490,7 +505,106 @@ def evaluate(
     elif not quiet:
         render_summary(summary, console.messages)
     _say_skipped(evals.manifest.counts, "problems")
-    _report(evals, done_before=done, as_json=as_json, summary=summary)
+    if loaded.eval.judge is not None:
+        _say_counts("judge: {judged} answers judged, {unjudged} unjudged, {judge_requests} requests", evals)
+    exported = []
+    if export and part is None and console.is_first_rank():
+        exported = _export(evals, problems, export, run / "exports" / evals.path.name)
+    for file in exported:
+        console.say(f"exported {file}")
+    _report(evals, done_before=done, as_json=as_json, summary=summary, exported=exported)
+
+
+def _check_export(formats, part) -> None:
+    """Refuse before any work what could not be written after it; a copy of an engine makes a part that is joined."""
+    if formats:
+        from ptdpo_cli.stages.copies import is_copy
+        from ptdpo_cli.stages.export import require_formats
+
+        require_formats(formats)
+        if part is not None and not is_copy():
+            raise UsageError("a part of an evaluation cannot be exported",
+                             hint="merge the parts first, then `ptdpo export RUN/evals --format FORMAT`")
+
+
+def _export(evals, problems, formats, out: Path, name: str | None = None) -> list[str]:
+    from ptdpo_cli.artifacts.problems import read_problems
+    from ptdpo_cli.stages.export import export
+
+    return [str(path) for path in export(evals, read_problems(problems), formats, out, model=name)]
+
+
+@app.command("export")
+def export_evals(
+    path: Annotated[Path, typer.Argument(help="An evaluation, in its run.")],
+    formats: Annotated[
+        list[str], typer.Option("--format", metavar="FORMAT", help="lmms-eval or vlmevalkit; repeatable.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to write below; default: RUN/exports/<evaluation>.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the policy; default: ptdpo-<hash>.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+):
+    """Write an evaluation as lmms-eval or VLMEvalKit would have saved it; their own tools then open it.
+
+    Example: `ptdpo export runs/tiny/evals --format lmms-eval`
+    """
+    console.Verbosity.quiet = quiet
+    from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.show import problems_of, run_of
+
+    _check_export(formats, None)
+    evals = Artifact.open(path, kind="evals")
+    out = out or run_of(evals) / "exports" / evals.path.name
+    written = _export(evals, problems_of(evals), formats, out, name)
+    console.emit({"path": str(out), "files": written}, as_json=as_json, line="\n".join(written))
+
+
+@app.command()
+def regrade(
+    path: Annotated[Path, typer.Argument(help="Rollouts or an evaluation, in their run.")],
+    recipe: RecipeFile = None,
+    overrides: Set = None,
+    judge: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    limit: Annotated[int, typer.Option(min=0, help="How many changed rows to show.")] = 20,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would change, write nothing.")] = False,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Apply the recipe's present rules to text that was sampled before, and list what changes.
+
+    Example: `ptdpo regrade runs/tiny/evals --set eval.extraction=[boxed] --dry-run`
+    """
+    from ptdpo_cli.stages import regrade as stage
+    from ptdpo_cli.stages.show import problems_of, run_of
+
+    old = stage.open_graded(path)
+    run = run_of(old)
+    if recipe is None and not (run / "recipe.yaml").is_file():
+        raise UsageError(f"{run} has no recipe.yaml, so there are no rules to apply", hint="name one: `--recipe FILE`")
+    flags = _flags({"eval.judge.model": judge, "eval.judge.url": judge_url})
+    loaded, _ = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
+    if old.manifest.kind == "evals":
+        loaded = stage.with_former_judge(loaded, old)
+        if dry_run and loaded.eval.judge is not None:
+            raise UsageError("a dry run asks no judge, so it cannot say what would change",
+                             hint="leave out --dry-run; what the judge has said before costs nothing again")
+    problems = problems_of(old)
+    kind, plan = old.manifest.kind, stage.plan_regrade(loaded, old)
+    before, answers = old.table(kind).to_pylist(), stage.answers_of(problems)
+    if dry_run:
+        found = stage.changes(before, stage.preview(loaded, old, problems), answers)
+        return _print(found, partial(stage.render_changes, limit=limit), as_json=as_json)
+    done = not force and plan.finished() is not None
+    with console.bar("regrade") as progress:
+        artifact = stage.make_regraded(loaded, plan, old, problems, force=force, progress=progress)
+    found = stage.changes(before, artifact.table(kind).to_pylist(), answers)
+    if not quiet:
+        stage.render_changes(found, console.messages, limit=limit)
+    _report(artifact, done_before=done, as_json=as_json, summary=artifact.manifest.extra.get("summary"), **found)
 
 
 @app.command()

@@ -11,9 +11,10 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION
@@ -310,6 +311,19 @@ class Judge(Section):
     """Further attempts after a failure; then the answer stays unjudged."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """Of one request."""
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        """The address is stored with every judged evaluation. The error does not repeat it: a key may be in it."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or set("@?#") & set(url):
+            raise UsageError(
+                "eval.judge.url is not a plain address",
+                expected="http(s)://HOST[:PORT]/PATH without user, password, query or fragment",
+                hint="give the key in an environment variable (eval.judge.key_variable), never in the address",
+            )
+        return url
 
 
 class Eval(Section):

@@ -66,7 +66,13 @@ def artifact_paths(folder: Path) -> list[Path]:
 
 
 def shard_count(files: Iterable[FileRecord]) -> int:
-    return len({match["shard"] for match in (SHARD_FILE.fullmatch(record.path) for record in files) if match})
+    return len({_shard_of(record) for record in files} - {None})
+
+
+def _shard_of(record: FileRecord) -> int | None:
+    """The number of the shard that a file belongs to; None for a file of no shard."""
+    match = SHARD_FILE.fullmatch(record.path)
+    return match and int(match["shard"])
 
 
 def find_finished(run: Path | str, kind: str, key: str, part: Part | None = None) -> Artifact | None:
@@ -248,9 +254,10 @@ class Writer:
 
     def write_shard(self, shard: int, *, tables: Mapping[str, pa.Table],
                     tensors: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-                    counts: Mapping[str, int | float] | None = None) -> None:
+                    counts: Mapping[str, int | float] | None = None, same_as: Artifact | None = None) -> None:
         """Writes `<name>-<shard>.parquet` and `.safetensors`; `counts` are summed over shards in the manifest.
 
+        What is not written and `same_as` has in this shard is taken from there, as a second name of the same file.
         Errors: ValueError when columns or tensors are not those of schemas.py.
         """
         files = {f"{name}-{shard:05d}.parquet": _parquet(name, table) for name, table in tables.items()}
@@ -258,11 +265,14 @@ class Writer:
             files[f"{name}-{shard:05d}.safetensors"] = _safetensors(name, arrays)
         for name, data in files.items():
             _write_synced(self.path / name, data)
+        taken = [] if same_as is None else [
+            one for one in same_as.manifest.files if _shard_of(one) == shard and one.path not in files]
+        for one in taken:
+            self._link(same_as.file(one.path), one)
         now = time.perf_counter()
-        record = ShardRecord(
-            shard=shard, input_key=self._fields["input_key"], counts=dict(counts or {}), wall_s=now - self._since,
-            files=[FileRecord(path=n, bytes=len(data), sha256=manifests.sha256(data)) for n, data in files.items()],
-        )
+        records = [FileRecord(path=n, bytes=len(data), sha256=manifests.sha256(data)) for n, data in files.items()]
+        record = ShardRecord(shard=shard, input_key=self._fields["input_key"], counts=dict(counts or {}),
+                             wall_s=now - self._since, files=records + taken)
         replace_synced(self.path / f"shard-{shard:05d}.json", record.to_bytes())
         self._since, self._shards[shard] = now, record
 
@@ -270,13 +280,16 @@ class Writer:
         """Takes over the finished shards of a part: the same files under a second name (hard links)."""
         files: dict[int, list[FileRecord]] = {}
         for record in part.manifest.files:
-            files.setdefault(int(SHARD_FILE.fullmatch(record.path)["shard"]), []).append(record)
+            files.setdefault(_shard_of(record), []).append(record)
         for shard, records in files.items():
             for record in records:
-                (self.path / record.path).unlink(missing_ok=True)
-                os.link(part.path / record.path, self.path / record.path)
+                self._link(part.path / record.path, record)
             self._shards[shard] = ShardRecord(shard=shard, input_key=self._fields["input_key"], files=records,
                                               wall_s=part.manifest.wall_s / len(files))
+
+    def _link(self, path: Path, record: FileRecord) -> None:
+        (self.path / record.path).unlink(missing_ok=True)
+        os.link(path, self.path / record.path)
 
     def read_table(self, name: str) -> pa.Table:
         """All finished shards of a table in their order, those of an earlier, interrupted run included."""

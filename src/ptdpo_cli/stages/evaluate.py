@@ -11,13 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from ptdpo_cli.artifacts.parts import Part
-from ptdpo_cli.artifacts.schemas import EVALS
+from ptdpo_cli.artifacts.schemas import EVALS, Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.grading import graded
+from ptdpo_cli.stages.judging import judge_identity, judge_section, judged
 from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 from ptdpo_cli.stages.summary import GREEDY, summarise
@@ -29,7 +30,8 @@ def plan_eval(
     recipe: Recipe, run: Path, problems: Artifact, policy_hashes: dict[str, str], *, limit: int | None = None
 ) -> Plan:
     section = {
-        "eval": recipe.eval.model_dump(),
+        "eval": recipe.eval.model_dump(exclude={"judge"}),
+        "judge": judge_section(recipe.eval.judge),
         "engine": recipe.rollout.engine,
         "prompt": recipe.prompt.model_dump(),
         "limit": limit,
@@ -71,15 +73,17 @@ def make_eval(
                 asked = chosen[start : start + settings.problems_per_shard]
                 ids = book.fitting(asked)
                 rows = [row for greedy in (True, False) for row in _answers(recipe, book, engine, policy, ids, greedy)]
+                rows, costs = judged(rows, book.problems, settings.judge, plan.run)
                 writer.write_shard(
                     shard,
                     tables={"evals": pa.Table.from_pylist(rows, schema=EVALS)},
-                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(asked) - len(ids)},
+                    counts={"problems": len(ids), "answers": len(rows), "skipped": len(asked) - len(ids), **costs},
                 )
         progress(len(chosen), len(chosen), "evaluating")
         if part is not None:
             return writer.finish()
-        return writer.finish(extra={"summary": summarise(writer.read_table("evals").to_pylist(), recipe)})
+        rows = writer.read_table("evals").to_pylist()
+        return writer.finish(extra={"summary": summarise(rows, recipe), **judge_identity(plan.section, rows)})
 
 
 def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, problem_ids: list[str], greedy: bool):
@@ -98,14 +102,17 @@ def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, p
     problems = [book.problems[request.prompt.problem_id] for request in requests]
     verdicts = graded(samples, problems, policy, recipe.reward, extraction=settings.extraction)
     for index, (problem, verdict) in enumerate(zip(problems, verdicts, strict=True)):
-        yield {
-            "problem_id": problem.problem_id,
-            "category": problem.category,
-            "source": problem.source,
-            "family": problem.family,
-            "answer": problem.answer,
-            "answer_type": problem.answer_type,
-            "metadata": json.dumps(dict(problem.metadata)),
-            "sample": numbers[index % len(numbers)],
-            **verdict,
-        }
+        yield {**problem_columns(problem), "sample": numbers[index % len(numbers)], **verdict}
+
+
+def problem_columns(problem: Problem) -> dict:
+    """What an evaluation's rows say of their problem."""
+    return {
+        "problem_id": problem.problem_id,
+        "category": problem.category,
+        "source": problem.source,
+        "family": problem.family,
+        "answer": problem.answer,
+        "answer_type": problem.answer_type,
+        "metadata": json.dumps(dict(problem.metadata)),
+    }

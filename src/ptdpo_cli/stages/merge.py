@@ -119,10 +119,12 @@ def _extra(writer: Writer, first: Manifest) -> dict:
     extra = {name: value for name, value in first.extra.items() if name != "part"}
     if first.kind == "evals":
         from ptdpo_cli.recipe import Recipe
+        from ptdpo_cli.stages.judging import judge_identity
         from ptdpo_cli.stages.summary import summarise
 
         recipe = Recipe.model_validate({"seed": first.seed, "eval": first.section["eval"]})
-        extra["summary"] = summarise(writer.read_table("evals").to_pylist(), recipe)
+        rows = writer.read_table("evals").to_pylist()
+        extra |= {"summary": summarise(rows, recipe), **judge_identity(first.section, rows)}
     return extra
 
 

@@ -19,7 +19,7 @@ from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages import build_hints, iterations, problems, score_ref, sft, train, train_state, workspace
+from ptdpo_cli.stages import build_hints, iterations, judging, problems, score_ref, sft, train, train_state, workspace
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate, worst_lengths
 from ptdpo_cli.stages.grading import require_functions
@@ -82,6 +82,10 @@ def preflight(
             scores = found.path
     elif stage == "eval" and policy is None:
         policy = work.final_policy()
+    if stage == "eval" and (judge := recipe.eval.judge):
+        judging.judge_section(judge)
+        has_key = "its key" if os.environ.get(judge.key_variable) else "no key"
+        passed(f"judge {judge.model} at {judge.url}, {has_key} in {judge.key_variable} (it was not asked)")
     if recipe.rollout.engine == "vllm" and (stage in ("rollout", "eval") or (stage == "train" and rollouts is None)):
         require_vllm()
         passed("the engine vllm is installed")

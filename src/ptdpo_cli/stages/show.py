@@ -88,7 +88,7 @@ def _rows(artifact: Artifact):
 
 def _problems_of(artifact: Artifact, rows: list[dict], limit: int) -> tuple[list[Problem], dict[str, str]]:
     """The problems that these rows are about (the first ones, where rows name none), and their hints."""
-    sources = {found.manifest.kind: found for found in _upstream(artifact)}
+    sources = {found.manifest.kind: found for found in upstream(artifact)}
     if "problems" not in sources:
         raise UsageError(f"no problems lead to {artifact.path}", expected="problems among its inputs, in its run",
                          hint="show it without --out")
@@ -107,9 +107,28 @@ def _problem_id(row: dict) -> str:
     return row["problem_id"] if "problem_id" in row else row["rollout_id"].rpartition("/")[0]
 
 
-def _upstream(artifact: Artifact) -> list[Artifact]:
+def run_of(artifact: Artifact) -> Path:
+    """The run that an artifact lies in."""
+    path = artifact.path
+    return (path if len(path.parts) > 2 else path.absolute()).parent.parent
+
+
+def problems_of(artifact: Artifact) -> Artifact:
+    """The problems that an artifact was made from, found in its run by their hash."""
+    wanted = artifact.manifest.inputs.get("problems")
+    for found in upstream(artifact):
+        if found.content_hash == wanted:
+            return Artifact.open(found.path)
+    raise ArtifactError(
+        f"the problems of {artifact.path} are not in its run",
+        expected=f"problems {str(wanted)[:8]} in {run_of(artifact) / 'problems'}",
+        hint="copy them there, or make them again with the data and the seed that they were made with",
+    )
+
+
+def upstream(artifact: Artifact) -> list[Artifact]:
     """The artifact's inputs in its run, their inputs, and so on; itself last."""
-    run = artifact.path.absolute().parent.parent
+    run = run_of(artifact)
     paths = [path for kind in SCHEMA_VERSIONS for path in artifact_paths(run / kind) if (path / MANIFEST).is_file()]
     by_hash = {}
     for path in paths:
