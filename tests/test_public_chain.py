@@ -21,7 +21,8 @@ def test_every_stage(name, tmp_path):
     card = ADAPTERS[name].CARD
     write_mirror(tmp_path / "mirror", name)
     settings = [word for setting in STAGES for word in ("--set", setting)]
-    recipe = ("--recipe", RECIPES / "tiny.yaml", *settings, "--run", tmp_path / "run", "--data-root", tmp_path / "mirror", "-q")
+    places = ("--run", tmp_path / "run", "--data-root", tmp_path / "mirror")
+    recipe = ("--recipe", RECIPES / "tiny.yaml", *settings, *places, "-q")
     split = card.train or card.test
     training = (*recipe, "--data", name, "--set", f"data.split={split}")
 
