@@ -238,7 +238,7 @@ def plain(text: str) -> str:
     text = text.translate(_MINUS_SIGNS).translate(_FULL_WIDTH)
     text = re.sub(r"\\[,;: ]|~", " ", text)
     text = _DECORATION.sub("", _WORDING.sub(r" \1", text))
-    return re.sub(r"\s+", " ", text.replace("**", "")).strip()
+    return re.sub(r"\s+", " ", text).strip(" *")
 
 
 def decimals(answer: str, precision: int | None) -> int:
