@@ -11,7 +11,7 @@ from PIL import Image
 from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
 from ptdpo_cli.datasets import load_problems
 from ptdpo_cli.errors import UsageError
-from ptdpo_cli.rewards import check_answer
+from ptdpo_cli.rewards import check_answers
 
 
 def png(colour="red") -> bytes:
@@ -31,7 +31,7 @@ def jsonl(path, *rows):
 
 
 def load(path, split=None, **options) -> list[Problem]:
-    return list(load_problems(str(path), split=split, check=check_answer, **options))
+    return list(load_problems(str(path), split=split, check=check_answers, **options))
 
 
 def failure(*args, **kwargs) -> str:

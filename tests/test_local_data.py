@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ptdpo_cli.artifacts.schemas import Problem, Region
-from ptdpo_cli.datasets import digit_grid, load_problems
+from ptdpo_cli.datasets import digit_grid, load_problems, look_at, reading
 from ptdpo_cli.datasets.reading import faults_of
 from ptdpo_cli.errors import UsageError
 
@@ -288,21 +288,32 @@ def test_load_problems_by_name_or_path(tmp_path, monkeypatch):
 
 
 def test_what_every_problem_is_checked_for():
-    def whats(problem, check=None):
-        return [fault.what for fault in faults_of(problem, check)]
+    def whats(problem):
+        return [fault.what for fault in faults_of(problem)]
 
-    def refuse(answer, answer_type, choices):
-        raise UsageError(f"{answer} of {answer_type} with {list(choices)}")
-
-    good = Problem("1", "q", (), "2", choices=("a", "b"))
-    assert whats(good) == [] and whats(good, lambda *_: None) == []
-    assert whats(good, refuse) == ["2 of integer with ['a', 'b']"]
+    assert whats(Problem("1", "q", (), "2", choices=("a", "b"))) == []
     assert whats(Problem("1", "q", (), " ")) == ["the answer is empty"]
-    assert whats(Problem(" ", "", (), "2"), refuse) == ["the problem id is empty", "the question is empty",
-                                                        "2 of integer with []"]
+    assert whats(Problem(" ", "", (), "2")) == ["the problem id is empty", "the question is empty"]
     assert whats(Problem("1", "q", (), "2", answer_type="number")) == ["unknown answer type"]
     assert whats(Problem("1", "q", (), "2", steps=("<|im_end|>",))) == [
         "the step holds a control token of the model"]
+
+
+def test_answers_are_checked_together_and_their_faults_stand_with_their_rows(tmp_path, monkeypatch):
+    """Batches of two; the check sees no questions, and a row that is bad anyway is one bad row with both faults."""
+    monkeypatch.setattr(reading, "_CHECKED_TOGETHER", 2)
+    batches = []
+
+    def check(problems):
+        batches.append([(p.problem_id, p.question, p.answer) for p in problems])
+        return [(p, UsageError(f"{p.answer} is odd")) for p in problems if int(p.answer) % 2]
+
+    rows = [{"id": i, "problem": "" if i == 3 else "q", "answer": i} for i in range(1, 6)] + [{"problem": "q"}]
+    loaded = look_at(str(jsonl(tmp_path, *rows)), split="train", check=check)
+    assert [problem.answer for problem in loaded] == ["2", "4"] and len(loaded) == 2
+    assert [(bad.row, [fault.what for fault in bad.faults]) for bad in loaded.bad_rows] == [
+        (1, ["1 is odd"]), (3, ["the question is empty", "3 is odd"]), (5, ["5 is odd"]), (6, ["the answer is empty"])]
+    assert batches == [[("1", "", "1"), ("2", "", "2")], [("3", "", "3"), ("4", "", "4")], [("5", "", "5")]]
 
 
 def test_the_example_and_the_faults_in_the_documentation(tmp_path, monkeypatch):

@@ -35,8 +35,8 @@ def look_at(name_or_path: str, *, split: str | None, seed: int = 0, count: int |
     """All rows read and every picture decoded once: the problems, and which rows are none.
 
     `seed` and `kinds` are for data sets that are drawn, `columns` and `image_root` for files, `root` (a folder of local
-    copies) for public sets; `count` takes the first rows. `exclude` are ids to leave out. `check` raises UsageError for
-    a gold answer that nothing could be compared with. Without `decode` pictures are left to who uses them.
+    copies) for public sets; `count` takes the first rows. `exclude` are ids to leave out. `check` finds the gold
+    answers that nothing could be compared with. Without `decode` pictures are left to who uses them.
     """
     for_files = [name for name, value in (("columns", columns), ("image_root", image_root)) if value is not None]
     is_file = name_or_path not in cards()

@@ -14,7 +14,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +26,9 @@ SHOWN_FAULTS = 10
 
 _CONTROL_TOKEN = re.compile(r"<\|[a-zA-Z0-9_]+\|>")         # <|image_pad|>, <|vision_start|>, <|im_end|>, ...
 
-Check = Callable[[str, str, Sequence[str]], None]           # answer, answer type, choices; UsageError if unfit
+# The problems of some whose answers nothing could be compared with, and why; it sees no questions and no pictures.
+Check = Callable[[Sequence[Problem]], Iterable[tuple[Problem, UsageError]]]
+_CHECKED_TOGETHER = 4096        # answers that are checked at once, for some checks ask other processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,33 +114,47 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
     decoding: dict[bytes, Future] = {}
     seen: dict[str, str] = {}
     exclude = frozenset(exclude)
-    bad_rows: list[BadRow] = []
+    bad_rows: dict[int, BadRow] = {}
     excluded: dict[int, str] = {}
-    good = 0
+    asked: dict[int, tuple[Row, int]] = {}      # by the identity of what is checked
+    n_rows = 0
 
     def rows() -> Iterator[Row]:
         return islice(reader(), count)
 
-    def land() -> bool:
-        number, where, problem_id, files, faults, pictures = flying.popleft()
+    def is_bad(number: int, row: Row, faults: Sequence[UsageError]) -> None:
+        if faults:
+            earlier = bad_rows[number].faults if number in bad_rows else ()
+            bad_rows[number] = BadRow(number, row.where, row.problem_id, (*earlier, *faults))
+
+    def check_answers() -> None:
+        while flying:           # what else is wrong with a row comes first
+            land()
+        stubs = [row.problem for row, _ in asked.values()]
+        for problem, fault in check(stubs) if check is not None else ():
+            row, number = asked[id(problem)]
+            is_bad(number, row, [fault])
+        asked.clear()
+
+    def land() -> None:
+        number, row, faults, pictures = flying.popleft()
         for k, digest in enumerate(pictures, 1):
             if digest in decoding:
                 verdicts[digest] = decoding.pop(digest).result()
             if fault := verdicts[digest]:
-                faults.append(located(fault, image_name(k, *files[k - 1 : k])))
-        if faults:
-            bad_rows.append(BadRow(number, where, problem_id, tuple(faults)))
-        return not faults
+                faults.append(located(fault, image_name(k, *row.files[k - 1 : k])))
+        is_bad(number, row, faults)
 
     with ThreadPoolExecutor(threads) as pool:
         for number, row in enumerate(rows(), 1):
+            n_rows = number
             if row.problem_id in exclude:
                 excluded[number] = row.problem_id
                 continue
             faults = list(row.faults)
             pictures = []
             if row.problem is not None:
-                faults += faults_of(row.problem, check)
+                faults += faults_of(row.problem)
                 for data in row.problem.images if decode else ():
                     digest = hashlib.sha256(data).digest()
                     pictures.append(digest)
@@ -149,12 +165,22 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
                                          found=f"{row.problem_id!r}, already in {seen[row.problem_id]}"))
             elif row.problem_id:
                 seen[row.problem_id] = row.where
-            flying.append((number, row.where, row.problem_id, row.files, faults, pictures))
+            row = replace(row, problem=None if row.problem is None else _without_bulk(row.problem))
+            if row.problem is not None and row.problem.answer.strip() and row.problem.answer_type in ANSWER_TYPES:
+                asked[id(row.problem)] = row, number
+            flying.append((number, row, faults, pictures))
             if len(flying) > 4 * threads:
-                good += land()
-        while flying:
-            good += land()
-    return Loaded(rows, good, bad_rows, excluded, sorted(exclude - set(excluded.values())))
+                land()
+            if len(asked) >= _CHECKED_TOGETHER:
+                check_answers()
+        check_answers()
+    found = [bad_rows[number] for number in sorted(bad_rows)]
+    good = n_rows - len(found) - len(excluded)
+    return Loaded(rows, good, found, excluded, sorted(exclude - set(excluded.values())))
+
+
+def _without_bulk(problem: Problem) -> Problem:
+    return replace(problem, question="", images=(), solution=None)
 
 
 def _decoding_fault(data: bytes, max_pixels: int) -> UsageError | None:
@@ -165,7 +191,7 @@ def _decoding_fault(data: bytes, max_pixels: int) -> UsageError | None:
     return None
 
 
-def faults_of(problem: Problem, check: Check | None = None) -> list[UsageError]:
+def faults_of(problem: Problem) -> list[UsageError]:
     """What is wrong with a problem, whichever data set it is from; its pictures are not looked at."""
     texts = {"problem id": problem.problem_id, "question": problem.question, "answer": problem.answer}
     expected = {"answer": "text or a number"}
@@ -178,11 +204,6 @@ def faults_of(problem: Problem, check: Check | None = None) -> list[UsageError]:
     if problem.answer_type not in ANSWER_TYPES:
         faults.append(UsageError("unknown answer type", expected=" | ".join(ANSWER_TYPES), found=problem.answer_type,
                                  hint=did_you_mean(problem.answer_type, ANSWER_TYPES)))
-    elif check is not None and problem.answer.strip():
-        try:
-            check(problem.answer, problem.answer_type, problem.choices)
-        except UsageError as fault:
-            faults.append(fault)
     return faults
 
 

@@ -20,7 +20,7 @@ from ptdpo_cli.datasets.hub import mirror_files
 from ptdpo_cli.datasets.reading import Loaded, read_ids
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.rewards import check_answer
+from ptdpo_cli.rewards import check_answers
 from ptdpo_cli.stages.plan import Plan
 
 BAD_ROWS = "bad_rows.jsonl"
@@ -149,7 +149,7 @@ def reading_options(recipe: Recipe, section: Mapping | None = None) -> dict:
     section = recipe.data.model_dump() if section is None else section
     same = {name: section[name] for name in ("count", "kinds", "columns", "image_root", "fetch_urls")}
     return same | {
-        "seed": recipe.seed, "root": recipe.data.root, "max_pixels": section["max_image_pixels"], "check": check_answer
+        "seed": recipe.seed, "root": recipe.data.root, "max_pixels": section["max_image_pixels"], "check": check_answers
     }
 
 
