@@ -7,6 +7,7 @@ What needs algebra (`expression`) goes to math-verify in worker processes with a
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
@@ -19,9 +20,17 @@ LETTERS = "ABCDEFGHIJ"          # those of a problem whose options are not known
 _MAX_NUMBER_CHARACTERS = 64     # no answer is longer, and Python's int() is quadratic in the digits
 _MAX_EXPRESSION_CHARACTERS = 1000
 _MAX_DEPTH = 30                 # of brackets: no answer has more, and a parser takes seconds there
-_MINUS_SIGNS = {ord(sign): "-" for sign in "−–‐－﹣"}
 # ！ to ～: a Chinese keyboard's ASCII. Other digits (٧, 七) are no digits here.
-_FULL_WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+_SIGNS = (
+    {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+    | {0x3000: " ", ord("·"): r"\cdot ", ord("∞"): r"\infty "}
+    | {ord(sign): "-" for sign in "−–‐－﹣"}
+)
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_SMALL_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻₀₁₂₃₄₅₆₇₈₉", "0123456789+-0123456789")
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
+_ROOT = re.compile(r"√\s{0,4}(?:\(([^()√]{1,100})\)|\{([^{}√]{1,100})\}|([0-9]{1,20}(?:\.[0-9]{1,20})?|[A-Za-z]))")
 _DECORATION = re.compile(r"\\[(),;!\[\]]|\\(?:left|right|displaystyle)(?![A-Za-z])|\\[$%]|[$%°]|\^\{?\\circ\}?|\\ ")
 _WORDING = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\}| )(?=[0-9]{3}(?![0-9]))")
@@ -176,9 +185,31 @@ def check_answers(
 # --- text and numbers -------------------------------------------------------------------------------------------------
 
 
+def spelt_out(text: str) -> str:
+    r"""Unicode's signs as ASCII and LaTeX have them, for math-verify drops what it does not know: "x²" is x^2, "3½"
+    is 3\frac{1}{2}, "2√(a)" is 2\sqrt{a}.
+    """
+    if text.isascii():
+        return text
+    text = _VULGAR.sub(_fraction, text)
+    for pattern, mark in ((_RAISED, "^"), (_LOWERED, "_")):
+        text = pattern.sub(lambda signs, mark=mark: mark + _braced(signs[0].translate(_SMALL_DIGITS)), text)
+    text = text.translate(_SIGNS)
+    return _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", text)
+
+
+def _fraction(sign: re.Match) -> str:
+    above, below = unicodedata.normalize("NFKC", sign[0]).split("⁄")
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
+def _braced(digits: str) -> str:
+    return digits if len(digits) == 1 else f"{{{digits}}}"
+
+
 def normalise(text: str) -> str:
     """The text in lower case without LaTeX dress, spaces, thousands separators, % and °, and a final full stop."""
-    text = _WORDING.sub(r"\1", text.translate(_MINUS_SIGNS).translate(_FULL_WIDTH))
+    text = _WORDING.sub(r"\1", spelt_out(text))
     text = _DECORATION.sub("", text)
     text = re.sub(r"\s+", " ", text.casefold()).strip()
     text = re.sub(r"(?<![0-9]) | (?![0-9])", "", text)      # "1 2" is not 12, but "1 234" is 1234
@@ -235,7 +266,7 @@ def _digits(power: str) -> str:
 
 def plain(text: str) -> str:
     """A text without LaTeX dress, its spaces kept."""
-    text = text.translate(_MINUS_SIGNS).translate(_FULL_WIDTH)
+    text = spelt_out(text)
     text = re.sub(r"\\[,;: ]|~", " ", text)
     text = _DECORATION.sub("", _WORDING.sub(r" \1", text))
     return re.sub(r"\s+", " ", text).strip(" *")
@@ -277,7 +308,7 @@ def items(text: str) -> list[str]:
 
     A separator inside brackets or braces splits nothing.
     """
-    text = _WORDING.sub(r" \1 ", text.translate(_FULL_WIDTH))
+    text = _WORDING.sub(r" \1 ", spelt_out(text))
     text = re.sub(r"\\(?:left|right|quad|qquad)(?![A-Za-z])|\\?\$", " ", text).strip()
     text = re.sub(r"\\([{}])", r"\1", text).removesuffix(".")
     text = _without_brackets(text)
@@ -426,7 +457,7 @@ def _option(choices: Sequence[str], letter: str) -> str:
 
 def expression(text: str) -> str:
     """What math-verify gets of an answer."""
-    return text.translate(_MINUS_SIGNS).translate(_FULL_WIDTH).strip().strip("$").strip()
+    return spelt_out(text).strip().strip("$").strip()
 
 
 def _same_expression(extracted: str, answer: str) -> bool | None:
@@ -440,7 +471,7 @@ def _same_expression(extracted: str, answer: str) -> bool | None:
     if gold_value is not None and found_value is not None and "%" not in answer + extracted:
         return gold_value == found_value
     # math-verify reads a word as the product of its letters, so that "act" would be "cat".
-    if not found or _is_words(gold) or _is_words(found) or malformed(extracted):
+    if not found or _is_words(gold) or _is_words(found) or malformed(extracted) or "√" in found:
         return False
     return None
 
