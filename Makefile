@@ -38,7 +38,7 @@ test-vllm: .venv-vllm/ready        ## the real vLLM engine on a CPU, in .venv-vl
 	PYTHONPATH=tests/with_vllm/aid HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \
 		.venv-vllm/bin/python -m pytest -m vllm tests/with_vllm
 
-bench: .venv/dev        ## what artifacts, an iteration, the base and the demo cost or reach: benchmarks/results
+bench: .venv/dev        ## what artifacts, an iteration, verdicts, the audit and the demo cost or reach: benchmarks/results
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/artifacts.py
 	$(BIN)/python benchmarks/iteration.py
@@ -46,6 +46,7 @@ bench: .venv/dev        ## what artifacts, an iteration, the base and the demo c
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/ranks.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/verdicts.py
 	$(BIN)/python benchmarks/overlap.py
 
 bench-vllm: .venv-vllm/ready        ## both engines on a CPU: agreement and speed: benchmarks/results
