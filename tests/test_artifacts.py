@@ -17,7 +17,7 @@ from PIL import Image
 
 from ptdpo_cli.artifacts import images as image_store
 from ptdpo_cli.artifacts import store
-from ptdpo_cli.artifacts.images import ImageReader, images_table
+from ptdpo_cli.artifacts.images import ImageReader, image_hash, images_table
 from ptdpo_cli.artifacts.manifest import canonical, checksum, content_hash, input_key, read_manifest
 from ptdpo_cli.artifacts.problems import problems_table, read_problems
 from ptdpo_cli.artifacts.schemas import HINTS, ROLLOUTS, Problem, Region
@@ -425,6 +425,18 @@ def test_problems_come_back_as_they_were(tmp_path):
         found = read_problems(writer.finish())
     assert list(found)[:6] == made and found[-1].images == (png(0), png(9)) and len(found) == 7
     assert found[1:3] == made[1:3]
+    assert found[0] != Problem("0", "?", (png(9),), "1") and found[-1].images != (png(9), png(0))
+
+
+def test_problems_hold_no_pictures_until_these_are_looked_at(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(ImageReader, "__getitem__", lambda self, name: read.append(name) or png(0))
+    rows, images = problems_table([Problem("two", "?", (png(0), png(1)), "1"), Problem("none", "?", (), "1")])
+    with Writer(tmp_path, "problems", key=KEY, stage="problems", section={}, inputs={}) as writer:
+        writer.write_shard(0, tables={"problems": rows, "images": images})
+        two, none = read_problems(writer.finish())
+    assert (len(two.images), len(none.images), bool(none.images), read) == (2, 0, False, [])
+    assert two.images[0] == png(0) and read == [image_hash(png(0))]
 
 
 def test_pictures_are_fetched_by_row_group_and_few_stay_in_memory(tmp_path, monkeypatch):

@@ -145,3 +145,17 @@ def test_types_are_strict_where_yaml_guesses():
     for override in ("data.name=2024", "data.split=yes", "model.path=1.5"):
         assert "valid string" in fault(None, override)
     assert typing.get_type_hints(Recipe)["seed"] is int
+
+
+def test_another_data_set_brings_its_own_split():
+    """tiny.yaml says train and test, which are digit-grid's."""
+
+    def splits(*overrides):
+        recipe = load_recipe(RECIPES / "tiny.yaml", overrides)
+        return recipe.data.split, recipe.eval.split
+
+    assert splits() == splits("data.name=digit-grid", "eval.data=digit-grid") == ("train", "test")
+    assert splits("eval.data=mathvista") == ("train", None)
+    assert splits("data.name=virl39k") == (None, None)
+    assert splits("data.name=virl39k", "eval.data=digit-grid") == (None, "test")
+    assert splits("data.name=virl39k", "data.split=a", "eval.split=b") == ("a", "b")

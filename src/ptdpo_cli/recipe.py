@@ -446,12 +446,20 @@ _EXAMPLE = "a recipe to begin with: `recipes/tiny.yaml`"
 
 
 def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a YAML file (None: all defaults) with `section.key=value` overrides; UsageError on any fault."""
+    """The recipe of a YAML file (None: all defaults) with `section.key=value` overrides; UsageError on any fault.
+
+    An override that names another data set drops the split that the file names beside its own.
+    """
     tree = _read_yaml(find_recipe(path)) if path is not None else {}
     if path is not None:
         tree.setdefault("run", f"runs/{Path(path).stem}")
+    named = _data_names(tree)
     for override in overrides:
         _set(tree, override)
+    overridden = {override.partition("=")[0] for override in overrides}
+    for section, name in _data_names(tree).items():
+        if name != named[section] and f"{section}.split" not in overridden and isinstance(tree.get(section), dict):
+            tree[section].pop("split", None)
     try:
         return _with_engine(Recipe.model_validate(tree))
     except ValidationError as error:
@@ -459,6 +467,13 @@ def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str
             "\n".join(_explain(fault) for fault in error.errors()),
             hint="all keys and their defaults: `ptdpo build-hints --dry-run`",
         ) from None
+
+
+def _data_names(tree: dict) -> dict[str, object]:
+    """Which data set the sections name: a split that stands beside a name is no other data set's."""
+    data, evaluation = (part if isinstance(part, dict) else {} for part in (tree.get("data"), tree.get("eval")))
+    name = data.get("name", Data.model_fields["name"].default)
+    return {"data": name, "eval": evaluation.get("data") or name}
 
 
 def _with_engine(recipe: Recipe) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 
 import pyarrow as pa
@@ -87,6 +87,30 @@ class ImageReader:
             return self._open(shard).read_row_group(group, columns=[name]).column(name)
         except (pa.ArrowException, OSError) as error:
             raise self._artifact.unreadable(self._artifact.path / f"images-{shard:05d}.parquet", error) from None
+
+
+class StoredImages(Sequence[bytes]):
+    """A problem's pictures in their order, each fetched when it is looked at: the problems of a run hold none of them.
+
+    Equal to any sequence of the same bytes. Errors: as `ImageReader`.
+    """
+
+    def __init__(self, names: Sequence[str], images: Mapping[str, bytes] | ImageReader):
+        self._names = tuple(names)
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return tuple(self._images[name] for name in self._names[index])
+        return self._images[self._names[index]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None
 
 
 def _size(data: bytes) -> tuple[int, int]:

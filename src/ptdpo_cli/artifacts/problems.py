@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from ptdpo_cli.artifacts.images import ImageReader, image_hash, images_table
+from ptdpo_cli.artifacts.images import ImageReader, StoredImages, image_hash, images_table
 from ptdpo_cli.artifacts.schemas import PROBLEMS, Problem, Region
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import UsageError
@@ -32,7 +32,7 @@ def problem_from_row(row: Mapping, images: Mapping[str, bytes] | ImageReader) ->
     return Problem(
         **{name: row[name] for name in ("problem_id", "question", "answer", "category", "solution", "answer_type",
                                         "source", "split", "license")},
-        images=tuple(images[name] for name in row["images"]),
+        images=StoredImages(row["images"], images),
         regions=tuple(Region(region["label"], tuple(region["box"])) for region in row["regions"]),
         steps=tuple(row["steps"]), choices=tuple(row["choices"]),
         # Columns that came later: an older artifact lacks them.

@@ -5,7 +5,7 @@ Within a version only optional columns are added; anything else is a new version
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -27,8 +27,9 @@ class Region:
 class Problem:
     """One row of the normalised problem table; every dataset adapter yields these.
 
-    `images` are encoded files (PNG, JPEG, …) in order; the question holds no image placeholder. `regions` and `steps`
-    are what a hint may be made of: where to look, and what to do there, never what comes out.
+    `images` are encoded files (PNG, JPEG, …) in order; those of an artifact are read when they are looked at. The
+    question holds no image placeholder. `regions` and `steps` are what a hint may be made of: where to look, and what
+    to do there, never what comes out.
 
     A multiple-choice answer is a letter, with the options' texts in `choices` where the data set names them. `family`
     joins rows that are variants or steps of one problem, so that they count as one in intervals. `metadata` keeps what
@@ -37,7 +38,7 @@ class Problem:
 
     problem_id: str
     question: str
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
     answer: str
     category: str = ""
     solution: str | None = None

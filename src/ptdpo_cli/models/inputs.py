@@ -48,7 +48,7 @@ class Context:
 
     problem_id: str
     question: str
-    images: tuple[bytes, ...] = ()
+    images: Sequence[bytes] = ()
     hint: str | None = None
 
 

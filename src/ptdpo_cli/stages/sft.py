@@ -81,7 +81,7 @@ class Example(NamedTuple):
     """One supervised example: the user's turn, its pictures, and the assistant's turn to learn."""
 
     messages: list[dict]
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
     response: str
 
 

@@ -233,15 +233,20 @@ def _for_own(row: Mapping) -> dict:
 
 
 def _mean_of_trees(trees: Sequence[Mapping]) -> dict:
-    """Numbers of the same name averaged, at any depth; what is not a finite number is left out of the mean."""
+    """Numbers of the same name averaged, at any depth; what is not a finite number is left out of the mean.
+
+    Counts stay whole numbers where their mean is one.
+    """
     result: dict = {}
     for name in dict.fromkeys(name for tree in trees for name in tree):
         values = [tree[name] for tree in trees if name in tree]
         if isinstance(values[0], Mapping):
             result[str(name)] = _mean_of_trees(values)
         else:
-            numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
-            result[str(name)] = float(np.mean(numbers)) if numbers else None
+            numbers = [value for value in values if value is not None and math.isfinite(value)]
+            mean = float(np.mean(numbers)) if numbers else None
+            is_count = mean is not None and mean.is_integer() and all(isinstance(value, int) for value in numbers)
+            result[str(name)] = int(mean) if is_count else mean
     return result
 
 

@@ -130,7 +130,10 @@ def _own_table(name: str, figures: dict, modes: Sequence[str]) -> Table:
 
 
 def _share_or_count(value: float | None) -> str:
-    return f"{value:,.0f}" if value is not None and value > 1 and value.is_integer() else _figure(value)
+    """A count is an int; the mean of several sets' counts is known by its size alone."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if value is not None and value > 1 else _figure(value)
 
 
 def _leaves(tree: Mapping, path: str = "") -> Iterable[tuple[str, float | None]]:
@@ -148,7 +151,7 @@ def _benchmarks_table(summary: dict, names: dict[str, str], modes: Sequence[str]
         cells = [cell for mode in modes for cell in _with_interval(one.get(mode))]
         table.add_row(Text(names[source] or "(none)"), str(one["problems"]), *cells, _figure(one["majority_share"]))
     table.add_section()
-    for name, average in summary["averages"].items():
+    for name, average in sorted(summary["averages"].items(), key=lambda item: list(SUITE).index(item[0])):
         shares = [summary["benchmarks"][source]["majority_share"] for source in average["benchmarks"]]
         cells = [cell for mode in modes for cell in _with_interval(average.get(mode))]
         table.add_row(short_average(name), "", *cells, _figure(float(np.mean(shares))))
