@@ -23,6 +23,7 @@ from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref
 from ptdpo_cli.stages.train import plan_policy, train_iteration
 from ptdpo_cli.stages.train_state import load_state, save_policy
 from ptdpo_cli.stages.workspace import Workspace
+from public import write_mirror
 
 CONFIGS = Path(__file__).parent / "configs"     # nothing but the published architectures, as config.json
 SIZES = {"qwen3-vl-2b": 2.13, "qwen3-vl-4b": 4.44, "qwen3-vl-8b": 8.77}     # billions, as published
@@ -255,7 +256,11 @@ def test_what_it_refuses(tmp_path):
     refused(2, "estimate", *TINY, "--lengths", tmp_path, says=("no rollouts", "ptdpo rollout --limit 16"))
 
 
-def test_the_larger_recipes_name_data_that_is_not_there_yet(recipes):
-    """The error for it is the ordinary one, and it comes before any model is loaded."""
+def test_the_larger_recipes_name_data_that_has_to_be_fetched(recipes, tmp_path):
+    """The error for it is the ordinary one, and it comes before any model is loaded; a local copy is counted."""
     command = ("build-hints", "--recipe", recipes / "2b.yaml", "--dry-run")
-    refused(2, *command, says=("no data set or file called virl39k",))
+    refused(2, *command, says=("virl39k is not on this machine", "hf download TIGER-Lab/ViRL39K"))
+    copy = write_mirror(tmp_path, "virl39k")
+    recipe = load_recipe(recipes / "2b.yaml", [f"data.root={tmp_path}", "model.path=tiny-base"])
+    counted = estimate(recipe, lengths=worst_lengths(recipe, 100))["disk_bytes"]["problems"]
+    assert counted == sum(file.stat().st_size for file in copy.rglob("*") if file.is_file()) > 0

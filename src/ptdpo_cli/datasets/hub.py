@@ -210,9 +210,10 @@ def _fault(card: Card, error: Exception) -> UsageError:
 
         offline = huggingface_hub.constants.HF_HUB_OFFLINE
         what = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
+        is_absent = "Couldn't find cache" in text or "cached snapshot" in text      # they say no more than that
         return UsageError(f"{card.name} is not on this machine, and it is offline: {what}",
                           expected=f"{card.hub} in the cache of `datasets`, or in a folder given with --data-root",
-                          found=text, hint=fetch_hint(card))
+                          found="nothing of it" if is_absent else text, hint=fetch_hint(card))
     return UsageError(f"{card.name} cannot be read from the Hub", found=f"{type(error).__name__}: {text}",
                       hint=fetch_hint(card))
 

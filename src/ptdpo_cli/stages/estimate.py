@@ -20,6 +20,8 @@ from rich.console import Console
 
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths
+from ptdpo_cli.datasets import cards
+from ptdpo_cli.datasets.hub import mirror
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.load import resolve
 from ptdpo_cli.recipe import Recipe
@@ -423,7 +425,10 @@ def _data_bytes(recipe: Recipe) -> int:
         from ptdpo_cli.datasets.digit_grid import COUNTS
 
         return (recipe.data.count or COUNTS.get(recipe.data.split or "train", 0)) * _DIGIT_GRID_BYTES
-    root = Path(recipe.data.image_root) if recipe.data.image_root else path.parent if path.is_file() else path
+    if recipe.data.root and (card := cards().get(recipe.data.name)):
+        root = path = mirror(card, recipe.data.root)
+    else:
+        root = Path(recipe.data.image_root) if recipe.data.image_root else path.parent if path.is_file() else path
     return sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if path.exists() else 0
 
 
