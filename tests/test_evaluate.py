@@ -305,6 +305,13 @@ def test_own_metrics_read_one_set_of_answers_at_a_time(monkeypatch):
     assert summarise(ROWS, RECIPE)["greedy"]["own"] is None
 
 
+def test_a_file_that_only_names_a_benchmark_has_no_metrics_of_its_own():
+    """The rows of the real MathVista say which skills they need; these do not."""
+    rows = [answer("a", -1, 1.0, source="mathvista"), answer("b", -1, 0.0, source="mathvista")]
+    summary = summarise(rows, RECIPE)
+    assert summary["greedy"]["own"] is None and summary["greedy"]["accuracy"] == 0.5
+
+
 # --- the tiny model ---------------------------------------------------------------------------------------------------
 
 

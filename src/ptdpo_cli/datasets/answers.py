@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ptdpo_cli.braces import closing_brace
 from ptdpo_cli.datasets.fields import short
 from ptdpo_cli.datasets.options import LETTERS, letter_of, one_letter, options_in
 from ptdpo_cli.errors import UsageError
@@ -31,7 +32,7 @@ def unboxed(text: str) -> str:
     match = _BOX.search(text)
     if match is None:
         return text
-    end = _closing_brace(text, match.end())
+    end = closing_brace(text, match.end())
     if end is None:
         raise UsageError("the box around the answer never closes", expected=r"\boxed{…}", found=short(text))
     if (text[:match.start()] + text[end + 1:]).strip(" $."):
@@ -85,13 +86,3 @@ def choice_or_value(text: str, question: str) -> tuple[str, str, tuple[str, ...]
         except UsageError:
             pass                    # a question may list things by letter and still ask for a value
     return *valued(text), ()
-
-
-def _closing_brace(text: str, start: int) -> int | None:
-    r"""Where the brace opened just before `start` closes; `\{` and `\}` are characters, not braces."""
-    depth = 1
-    for brace in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if depth == 0:
-            return start + brace.start()
-    return None

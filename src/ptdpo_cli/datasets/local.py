@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem, Region
+from ptdpo_cli.braces import closing_brace
 from ptdpo_cli.datasets.images import fetch_image, read_image_file
 from ptdpo_cli.datasets.layout import data_files
 from ptdpo_cli.datasets.reading import Reader, Row, did_you_mean, image_name, located, short
@@ -43,7 +44,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PLACEHOLDER = re.compile(r" ?<image(?:[_ ]\d+)?>")
 _MEDIA_NAME = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)
 _LETTER = re.compile(r"[\[(]?([A-Z])[\])]?[.:]?")
-_BOXED = re.compile(r"\\boxed\s*\{(.*)\}", re.DOTALL)
+_BOX = re.compile(r"\\boxed\s*\{")
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -185,8 +186,9 @@ def _question(value, n_images: int) -> str:
 def _answer(value) -> str:
     r"""The answer; one that is wholly a `\boxed{…}` without it."""
     answer = _text(value, "answer") or ""
-    match = _BOXED.fullmatch(answer)
-    return match[1].strip() if match and r"\boxed" not in match[1] else answer
+    box = _BOX.match(answer)
+    is_whole = box is not None and closing_brace(answer, box.end()) == len(answer) - 1
+    return answer[box.end() : -1].strip() if is_whole else answer
 
 
 def _choices(value) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ptdpo_cli.braces import closing_brace
 from ptdpo_cli.rewards.verify import LETTERS
 
 WAYS = ("boxed", "tag", "phrase", "letter")
@@ -88,18 +89,8 @@ def _boxed(answer: str) -> str | None:
     if not boxes:
         return None
     start = boxes[-1].end()
-    end = _closing_brace(answer, start)
+    end = closing_brace(answer, start)
     return None if end is None else answer[start:end].strip()
-
-
-def _closing_brace(text: str, start: int) -> int | None:
-    r"""Where the brace opened just before `start` closes; `\{` and `\}` are characters, not braces."""
-    depth = 1
-    for brace in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if depth == 0:
-            return start + brace.start()
-    return None
 
 
 def _tagged(answer: str) -> str | None:

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ptdpo_cli.artifacts.images import ImageReader
-from ptdpo_cli.artifacts.problems import problem_from_row
+from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.schemas import TABLES, Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import ArtifactError
@@ -90,7 +89,7 @@ def make_regraded(
     if not force and (done := plan.finished()):
         return done
     kind = plan.kind
-    by_id = _ProblemsById(problems)
+    by_id = {problem.problem_id: problem for problem in read_problems(problems)}
     with plan.writer(force=force) as writer:
         for shard in range(old.shards()):
             progress(shard, old.shards(), "grading")
@@ -132,7 +131,7 @@ def regraded(recipe: Recipe, old: Artifact, problems: Mapping[str, Problem], sha
 
 def preview(recipe: Recipe, old: Artifact, problems: Artifact) -> list[dict]:
     """The rows that regrading would write, as they would be read back."""
-    by_id = _ProblemsById(problems)
+    by_id = {problem.problem_id: problem for problem in read_problems(problems)}
     rows = [row for shard in range(old.shards()) for row in regraded(recipe, old, by_id, shard)[0]]
     return pa.Table.from_pylist(rows, schema=TABLES[old.manifest.kind]).to_pylist()
 
@@ -183,23 +182,6 @@ def render_changes(found: dict, console: Console, *, limit: int) -> None:
     console.print(table)
     if (rest := len(found["changes"]) - limit) > 0:
         console.print(f"and {rest} more; `--json` lists all")
-
-
-class _ProblemsById(Mapping):
-    """The problems of an artifact by their id; each is made, with its pictures, when asked for."""
-
-    def __init__(self, artifact: Artifact):
-        self._rows = {row["problem_id"]: row for row in artifact.table("problems").to_pylist()}
-        self._images = ImageReader(artifact)
-
-    def __getitem__(self, problem_id: str) -> Problem:
-        return problem_from_row(self._rows[problem_id], self._images)
-
-    def __iter__(self):
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 def _summary_recipe(plan: Plan) -> Recipe:

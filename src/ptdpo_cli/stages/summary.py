@@ -224,7 +224,10 @@ def _own(source: str, problems: Sequence[Answered]) -> dict | None:
     for problem in problems:
         for row in problem.answers:
             sets[row["sample"]].append(_for_own(row))
-    return _mean_of_trees([scores(rows) for rows in sets.values()]) if scores else None
+    try:
+        return _mean_of_trees([scores(rows) for rows in sets.values()]) if scores else None
+    except KeyError:        # a file of the user's that names this benchmark has not what its metrics read
+        return None
 
 
 def _for_own(row: Mapping) -> dict:
