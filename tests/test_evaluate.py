@@ -334,6 +334,14 @@ def test_the_same_evaluation_twice_gives_the_same_file(tmp_path):
         assert a == b, name
 
 
+def test_an_evaluation_alone_leaves_the_recipe_for_regrade_and_never_replaces_another(tmp_path):
+    evals = evaluate(tmp_path / "run").path
+    assert done("regrade", evals, "--dry-run", "--json").json["changed"] == 0
+    (tmp_path / "run" / "recipe.yaml").write_text("seed: 7\n")
+    evaluate(tmp_path / "run", "--set", "eval.samples=1")
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == "seed: 7\n"
+
+
 def test_a_blind_evaluation_sees_no_picture(tmp_path, small_recipe):
     seeing, blind = evaluate(tmp_path), evaluate(tmp_path, "--blind")
     assert seeing.path != blind.path and len(artifact_paths(tmp_path / "evals")) == 2

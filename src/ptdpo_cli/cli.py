@@ -498,6 +498,8 @@ def evaluate(
     plan = plan_eval(loaded, run, problems, student.hashes, limit=limit)
     book = work.book(student, problems, max_new_tokens=loaded.eval.max_new_tokens, blind=loaded.eval.blind)
     make = partial(make_eval, loaded, plan, book, open_engine(loaded, student), student)
+    if not (run / "recipe.yaml").is_file():     # the training's, where there was one, stays
+        work.store_recipe()
     evals, done = _make(work, plan, part, make, force=force)
     summary = evals.manifest.extra.get("summary")
     if summary is None:
