@@ -24,9 +24,10 @@ from ptdpo_cli.stages.summary import SUITE
 PROBLEMS = "a" * 64
 
 
-def stored(run: Path, rows: list[dict], *, problems: str = PROBLEMS, **settings) -> Artifact:
+def stored(run: Path, rows: list[dict], *, problems: str = PROBLEMS, judge: dict | None = None, **settings) -> Artifact:
     """An evaluation with these rows; what they do not say is empty."""
-    plan = Plan(run, "evals", "eval", {"eval": settings}, inputs={"problems": problems}, seed=0)
+    section = {"eval": settings, "judge": judge}
+    plan = Plan(run, "evals", "eval", section, inputs={"problems": problems}, seed=0)
     rest = {"extracted": "7", "answer": "7", "finish_reason": "stop", "source": "made-up", "family": ""}
     rows = [rest | row for row in rows]
     with plan.writer() as writer:

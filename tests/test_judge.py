@@ -502,6 +502,15 @@ def test_eval_asks_the_judge_it_is_given_and_says_who_it_was(tmp_path, key):
     assert judge_cache(tmp_path / "run").is_file()
 
 
+def test_a_judged_evaluation_against_one_by_rules_is_warned_about(tmp_path, key):
+    with stub_judge(lambda number, body: says("wrong")) as stub:
+        judged_by = evaluate(tmp_path / "run", stub).path
+    by_rules = done("eval", *TINY, "--run", tmp_path / "run", "--policy", "tiny-base").path
+    said = done("compare", by_rules, judged_by).out
+    assert "different judges (rules alone, stub)" in " ".join(said.split()), said
+    assert "warning" not in done("compare", judged_by, judged_by).out
+
+
 def test_eval_counts_what_the_judge_failed_at(tmp_path, key):
     def answer(number, body):       # every other one is refused, in a body that repeats the key
         return Answer(f"bad key {KEY}", 400) if number % 2 else says(f"{KEY} is right" if number % 4 else "wrong")

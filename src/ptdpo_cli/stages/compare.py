@@ -69,7 +69,8 @@ def _require_same_problems(a: Artifact, b: Artifact) -> None:
 
 def _other_settings(a: Artifact, b: Artifact) -> dict:
     """Settings of verdicts and prompts in which two evaluations differ, as name -> [A's, B's]."""
-    sections = [_SETTINGS | artifact.manifest.section.get("eval", {}) for artifact in (a, b)]
+    made_with = [artifact.manifest.section for artifact in (a, b)]
+    sections = [_SETTINGS | section.get("eval", {}) | {"judge": section.get("judge")} for section in made_with]
     pairs = {name: [section[name] for section in sections] for name in _SETTINGS}
     judges = [judge and (judge["model"], judge["answer_types"]) for judge in pairs["judge"]]    # not where it runs
     if judges[0] == judges[1]:
