@@ -381,12 +381,25 @@ def test_a_function_that_is_not_there_is_found_before_work_starts(functions, nam
 ])
 def test_published_rules(source, answer_type, choices, precision, answer, text, expected):
     problem = Problem("p", "", (), answer, answer_type=answer_type, choices=choices, precision=precision, source=source)
-    assert published(text, problem) == expected
+    assert published([(text, problem)]) == [expected]
 
 
 def test_the_published_verdict_stands_beside_the_accuracy():
-    grade = one("\\boxed{bluish}", "B", "choice", choices=("red", "blue"), source="mathvista")
+    grade = one("\\boxed{bluish}", "B", "choice", choices=("red", "blue"), source="mathvista", by_published=True)
     assert (grade.accuracy, grade.published) == (0.0, 1.0)
+    assert one("\\boxed{bluish}", "B", "choice", choices=("red", "blue"), source="mathvista").published is None
+
+
+def test_published_rules_ask_for_all_algebra_at_once(monkeypatch):
+    def of(answer: str, source: str = "geometry3k") -> Problem:
+        return Problem("p", "", (), answer, answer_type="expression", source=source)
+
+    batches, ask = [], workers.ask
+    monkeypatch.setattr(workers, "ask", lambda tasks, **limits: batches.append(len(tasks)) or ask(tasks, **limits))
+    said = [("\\boxed{(x+1)(x-1)}", of("x^2-1")), ("\\boxed{x^2}", of("x^2-1")), ("\\boxed{7}", of("7")),
+            ("\\boxed{7}", of("7", "elsewhere")), ("\\boxed{\\sqrt{8}}", of("2\\sqrt{2}"))]
+    assert published(said) == [1.0, 0.0, 1.0, None, 1.0]
+    assert batches == [3]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -83,10 +83,12 @@ def grade_all(
     repetition: Repetition | None = None,
     functions: Sequence[RewardFunction] = (),
     time_limit_s: float = 5.0,
+    by_published: bool = False,
 ) -> list[Grade]:
     """Grade responses, in order: R = accuracy_weight · accuracy + format_weight · format + Σ weight · term.
 
     A truncated response has given no answer, whatever stands in it so far. The format is judged on its own.
+    `by_published` adds the verdict by the data set's own rule, which no reward depends on.
 
     Errors: UsageError for an answer of a problem that nothing can be compared with, even if nothing was extracted;
     PtdpoError when a function of the user fails, with function and row.
@@ -102,8 +104,11 @@ def grade_all(
     texts = [None if one is None else one[0] for one in found]
     verdicts = _verdicts(responses, texts, time_limit_s)
     agreed = _second_checks(responses, texts, verdicts, time_limit_s)
+    theirs: Sequence[float | None] = [None] * len(responses)
+    if by_published:
+        theirs = published([(response.text, response.problem) for response in responses], time_limit_s=time_limit_s)
     grades = []
-    for response, one, outcome, agrees in zip(responses, found, verdicts, agreed, strict=True):
+    for response, one, outcome, agrees, by_rule in zip(responses, found, verdicts, agreed, theirs, strict=True):
         if one is None and outcome != "right":
             outcome = _why_no_answer(response)
         accuracy, format_ = float(outcome == "right"), format_reward(response.text)
@@ -111,7 +116,7 @@ def grade_all(
         grades.append(
             Grade(
                 extracted, accuracy, format_, accuracy_weight * accuracy + format_weight * format_, way, outcome,
-                agrees, published(response.text, response.problem, time_limit_s=time_limit_s),
+                agrees, by_rule,
             )
         )  # fmt: skip
     return _with_terms(responses, grades, overlong, repetition, functions, time_limit_s)

@@ -19,17 +19,26 @@ from ptdpo_cli.rewards.verify import expression, letter_set, normalise, number, 
 Ask = Callable[[str, str], bool]        # (found, gold) -> equal by algebra
 
 
-def published(text: str, problem: Problem, *, time_limit_s: float = 5.0) -> float | None:
-    """1.0 or 0.0 by the rule of `problem.source`; None where it has no deterministic rule."""
-    rule = _rule_of(problem.source)
-    if rule is None:
-        return None
+def published(said: Sequence[tuple[str, Problem]], *, time_limit_s: float = 5.0) -> list[float | None]:
+    """Of each response, by the rule of its problem's source: 1.0, 0.0, or None where that has no deterministic rule.
+
+    The rules are gone through twice: what needs algebra is first collected, and asked in one batch.
+    """
+    asked: dict[tuple, bool] = {}
 
     def equal(found: str, gold: str) -> bool:
-        (result,) = workers.ask([("equal", expression(found), expression(gold))], time_limit_s=time_limit_s)
-        return result.value is True
+        return asked.setdefault(("equal", expression(found), expression(gold)), False)
 
-    return float(rule(text, problem, equal))
+    def verdicts() -> list[float | None]:
+        rules = [_rule_of(problem.source) for _, problem in said]
+        return [rule and float(rule(text, problem, equal)) for rule, (text, problem) in zip(rules, said, strict=True)]
+
+    first = verdicts()
+    if not asked:
+        return first
+    results = workers.ask(list(asked), time_limit_s=time_limit_s)
+    asked = {task: result.value is True for task, result in zip(asked, results, strict=True)}
+    return verdicts()
 
 
 def _rule_of(source: str) -> Callable[[str, Problem, Ask], bool] | None:

@@ -36,7 +36,7 @@ def graded(
 def grade_by(
     reward: Reward, responses: Sequence[Response], *, extraction: Sequence[str], max_new_tokens: int | None = None
 ) -> list[Grade]:
-    """Verdicts by a recipe's reward; its terms too if the rollouts' token limit is given."""
+    """Verdicts by a recipe's reward: its terms too if the rollouts' token limit is given, else the published rule's."""
     terms = {}
     if max_new_tokens is not None:
         overlong = reward.overlong
@@ -49,6 +49,7 @@ def grade_by(
         accuracy_weight=reward.accuracy_weight,
         format_weight=reward.format_weight,
         time_limit_s=reward.time_limit_s,
+        by_published=max_new_tokens is None,
         **terms,
     )
 
