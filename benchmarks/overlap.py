@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from artifacts import processor
 from PIL import Image, ImageDraw, ImageFont
 
 from ptdpo_cli.artifacts import manifest
@@ -264,14 +265,6 @@ def main() -> None:
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(text + "\n")
     print(text)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from command import TINY, done, jsonl, png, ptdpo, refused
+from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.models import checks
 from ptdpo_cli.models.inputs import Context, build_prompts
 from ptdpo_cli.models.load import TINY_BASE, load_policy
@@ -316,3 +317,24 @@ def test_score_ref_refuses_a_blind_teacher_and_a_blind_control_does_not_mind(bas
     refused(1, "score-ref", *here, says=("the check `blind teacher`",))
     refused(1, "train", *here, "--force", says=("the check `blind teacher`",))
     done("score-ref", *here, "--set", "teacher.context=blind")
+
+
+def test_the_data_is_gone_through_once_and_few_pictures_are_kept():
+    """Four problems and the part of each: no picture, the smallest, the largest and longest question, most pictures."""
+    small, large = png(8, 8), png(64, 64)
+    made = [
+        Problem("bare", "?", (), "1"), Problem("small", "?", (small,), "1"), Problem("plain", "?", (png(16, 16),), "1"),
+        Problem("large", "the longest question", (large,), "1"), Problem("two", "?", (png(9, 9), png(9, 9)), "1"),
+    ]
+    passes = []
+
+    class Data(list):
+        def __iter__(self):
+            passes.append(1)
+            return super().__iter__()
+
+    seen = doctor.look_over(Data(made))
+    assert len(passes) == 1
+    assert [problem.problem_id for problem in seen.chosen] == ["large", "small", "two", "bare"]
+    assert [problem.images for problem in seen.chosen] == [(large,), (small,), (png(9, 9), png(9, 9)), ()]
+    assert seen.n_pictures == [0, 1, 1, 1, 2] and seen.rows == [replace(problem, images=()) for problem in made]

@@ -149,9 +149,6 @@ EVALS = pa.schema([
     ("judge", pa.string()),                     # what the judge said, or why it failed; null: not asked
 ])
 
-# How an answer may be compared.
-ANSWER_TYPES = ("choice", "integer", "float", "expression", "list", "set", "text")
-
 # What a verdict may be. Only "right" has accuracy 1; "unjudged" has none; the others have 0 and say why.
 OUTCOMES = ("right", "wrong", "no_answer", "truncated", "refused", "timeout", "error", "unjudged")
 

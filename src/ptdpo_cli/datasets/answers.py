@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from ptdpo_cli.braces import closing_brace
-from ptdpo_cli.datasets.fields import short
 from ptdpo_cli.datasets.options import LETTERS, letter_of, one_letter, options_in
+from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ptdpo_cli.datasets.cards import Card, Place
+from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
 
 READ_THE_PICTURE = "Answer the question shown in the image."
@@ -204,12 +205,6 @@ def question(value: str, numbers: Sequence[int]) -> str:
     if not asked:
         raise UsageError("the question is only a placeholder", expected="text", found=short(value))
     return asked
-
-
-def short(value) -> str:
-    """A value as an error message shows it."""
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def turns(messages, name: str) -> list[tuple[str, object]]:

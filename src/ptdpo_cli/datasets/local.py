@@ -15,6 +15,7 @@ from ptdpo_cli.artifacts.schemas import Problem, Region
 from ptdpo_cli.braces import closing_brace
 from ptdpo_cli.datasets.images import fetch_image, read_image_file
 from ptdpo_cli.datasets.layout import data_files
+from ptdpo_cli.datasets.options import LETTERS
 from ptdpo_cli.datasets.reading import Reader, Row, did_you_mean, image_name, located, short
 from ptdpo_cli.datasets.tables import RawRow, open_table
 from ptdpo_cli.errors import UsageError
@@ -39,7 +40,6 @@ COLUMNS = {
     "split": ("split",),
     "metadata": ("metadata",),
 }
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _PLACEHOLDER = re.compile(r" ?<image(?:[_ ]\d+)?>")
 _MEDIA_NAME = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)

@@ -10,6 +10,7 @@ from ptdpo_cli.datasets.answers import valued
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, accuracy_by, grouped, mean_accuracy
 from ptdpo_cli.datasets.options import letter_of, listed
+from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
 
 CARD = Card(
@@ -49,7 +50,7 @@ def problem(row: Mapping, place: Place) -> Problem:
     elif answer_type == "list":
         answer = gold
         if not isinstance(fields.literal(gold), list):
-            raise UsageError("the answer of type list is none", expected="such as [1, 2]", found=fields.short(gold))
+            raise UsageError("the answer of type list is none", expected="such as [1, 2]", found=short(gold))
         question += "\nGive a list, such as [1, 2, 3]."
     elif answer_type == "integer":
         answer = gold

@@ -10,6 +10,7 @@ from ptdpo_cli.datasets.answers import valued
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, accuracy_by, mean_accuracy
 from ptdpo_cli.datasets.options import lettered, listed
+from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
 
 CARD = Card(
@@ -82,7 +83,7 @@ def image_options(row: Mapping, numbers: Sequence[int] | None) -> tuple[str, ...
     """
     choices = tuple(fields.naming(option, numbers) for option in fields.written_list(row, "options"))
     if len(choices) < 2:
-        raise UsageError("a multiple-choice question has fewer than two options", found=fields.short(row["options"]))
+        raise UsageError("a multiple-choice question has fewer than two options", found=short(row["options"]))
     return choices
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from string import ascii_uppercase
 
-from ptdpo_cli.datasets.fields import short
+from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = ascii_uppercase
 
 # How a label is written, each style with what may stand before it; a question keeps to one style.
 _STYLES = (

@@ -254,6 +254,7 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
 
 
 def short(value, *, quote: bool = True) -> str:
+    """A value as an error message shows it."""
     text = repr(value) if quote else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from string import ascii_uppercase
 
 from ptdpo_cli.braces import closing_brace
 from ptdpo_cli.rewards.verify import LETTERS
@@ -124,7 +125,7 @@ def _first_line(text: str) -> int:
 
 
 def _lettered(answer: str, n_choices: int, *, several: bool) -> str | None:
-    known = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:n_choices] or LETTERS)
+    known = set(ascii_uppercase[:n_choices] or LETTERS)
     lines = [_EMPHASIS.sub("", line).strip().lstrip("-•> ") for line in answer.strip().splitlines() if line.strip()]
     if not lines:
         return None

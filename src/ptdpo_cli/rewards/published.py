@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from string import ascii_uppercase
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.rewards import workers
@@ -114,7 +115,7 @@ _MMMU_KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answe
 
 def _mmmu_letter(answer: str, choices: Sequence[str]) -> str | None:
     padded = f" {answer.strip(',.!?;:' + chr(39))} "
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)] or "ABCD"
+    letters = ascii_uppercase[: len(choices)] or "ABCD"
     for form, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
         if named := [letter for letter in letters if form.format(letter) in padded]:
             return max(named, key=lambda letter: padded.rfind(place.format(letter)))

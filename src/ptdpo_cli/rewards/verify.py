@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from string import ascii_uppercase
 
 from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
 from ptdpo_cli.errors import UsageError
@@ -399,7 +400,7 @@ _LETTERED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])(?:[.:)]| -(?= )
 
 
 def _letters_of(choices: Sequence[str]) -> str:
-    return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)] if choices else LETTERS
+    return ascii_uppercase[: len(choices)] if choices else LETTERS
 
 
 def _same_choice(extracted: str, answer: str, choices: Sequence[str]) -> bool:

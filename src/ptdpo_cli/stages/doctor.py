@@ -15,9 +15,9 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -81,10 +81,11 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     sheet.check("pixel limits", partial(pixel_limits, recipe), policy)
     sheet.check("artifacts in the run", partial(artifacts_fit, run), policy)
 
-    rows = sheet.have("data", lambda: problems.load(recipe, problems.plan_problems(recipe, run)), _describe_problems)
+    plan = partial(problems.plan_problems, recipe, run)
+    seen = sheet.have("data", lambda: look_over(problems.load(recipe, plan())), _describe_problems)
+    rows, chosen = (None, None) if seen is None else (seen.rows, seen.chosen)
     sheet.check("grader", grader, rows)
     sheet.check("media tokens in text", media_tokens, policy, rows)
-    chosen = sheet.have("data", choose, None, rows)
     pictures = sheet.have("data", partial(pictures_of, recipe), None, chosen)
     sheet.check("image tokens", checks.image_tokens, policy, pictures)
     hints = sheet.have("hints", hints_of, None, chosen)
@@ -317,29 +318,47 @@ def _about(name: str, policy: Policy) -> Check:
     return Check(name, "ok", found, numbers={"parameters": n_parameters})
 
 
-def _describe_problems(rows: list[Problem]) -> Check:
-    counts = np.bincount([len(row.images) for row in rows])
+@dataclass(frozen=True)
+class _Seen:
+    """A data set after one pass: its problems without their pictures, how many each has, and a few with them."""
+
+    rows: list[Problem]
+    n_pictures: list[int]
+    chosen: list[Problem]
+
+
+def look_over(loaded: Sequence[Problem]) -> _Seen:
+    """Go through the data once, for it is read anew at every pass and may be too large to hold.
+
+    Chosen are the problem with the longest question, those with the smallest and the largest picture, one with most
+    pictures, one without; of equals the first.
+    """
+    step = max(1, len(loaded) // _LOOKED_AT_PICTURES)
+    rows, n_pictures, best = [], [], {}
+    for number, problem in enumerate(loaded):
+        n = len(problem.images)
+        rows.append(replace(problem, images=()))
+        n_pictures.append(n)
+        ranks = {"most pictures": n} if n > 1 else {"no picture": 0} if n == 0 else {}
+        if number % step == 0:
+            pixels = sum(map(_pixels, problem.images))
+            ranks |= {"longest": len(problem.question)} | ({"smallest": -pixels, "largest": pixels} if n else {})
+        for name, rank in ranks.items():
+            if name not in best or rank > best[name][0]:
+                best[name] = rank, problem
+    order = ("longest", "smallest", "largest", "most pictures", "no picture")
+    chosen = [best[name][1] for name in order if name in best]
+    return _Seen(rows, n_pictures, list({problem.problem_id: problem for problem in chosen}.values()))
+
+
+def _describe_problems(seen: _Seen) -> Check:
+    counts = np.bincount(seen.n_pictures)
     pictures = ", ".join(f"{n} with {i} picture{'s' * (i != 1)}" for i, n in enumerate(counts.tolist()) if n)
-    return Check("data", "ok", f"{len(rows)} problems: {pictures}", numbers={"problems": len(rows)})
+    return Check("data", "ok", f"{len(seen.rows)} problems: {pictures}", numbers={"problems": len(seen.rows)})
 
 
 def media_tokens(policy: Policy, rows: list[Problem]) -> Check:
     return checks.media_tokens_in_text(policy, {row.problem_id: row.question for row in rows})
-
-
-def choose(rows: list[Problem]) -> list[Problem]:
-    """The problems with the smallest and the largest picture, one with most pictures, one without, the longest one."""
-    step = max(1, len(rows) // _LOOKED_AT_PICTURES)
-    pixels = {row.problem_id: sum(_pixels(data) for data in row.images) for row in rows[::step]}
-    looked_at = [row for row in rows[::step]]
-    pictured = [row for row in looked_at if row.images]
-    chosen = [max(looked_at, key=lambda row: len(row.question))]
-    if pictured:
-        chosen += [min(pictured, key=lambda row: pixels[row.problem_id]),
-                   max(pictured, key=lambda row: pixels[row.problem_id])]
-    chosen += [row for row in [max(rows, key=lambda row: len(row.images))] if len(row.images) > 1]
-    chosen += [row for row in rows if not row.images][:1]
-    return list({row.problem_id: row for row in chosen}.values())
 
 
 def _pixels(data: bytes) -> int:
