@@ -220,10 +220,10 @@ def test_the_hint_is_in_the_teacher_s_prompt_and_nowhere_else(tmp_path, small_re
     book = work.book(policy, work.problems, work.hints(make=True))
     for problem_id, hint in list(hints.items())[:20]:
         (student,), (teacher,) = book.students([problem_id]), book.teachers([problem_id])
-        assert hint in teacher.text and hint not in student.text
-        assert teacher.text.replace(f"\n\n{hint}", "") == student.text
+        assert hint.text in teacher.text and hint.text not in student.text
+        assert teacher.text.replace(f"\n\n{hint.text}", "") == student.text
         decoded = policy.tokenizer.decode(student.token_ids_L)
-        assert not any(sentence in decoded for sentence in hint.split(". "))
+        assert not any(sentence in decoded for sentence in hint.text.split(". "))
         assert student.n_image_tokens == teacher.n_image_tokens == 9
         # M-RoPE: after the picture the text goes on from its largest coordinate, in both prompts.
         for prompt in (student, teacher):
@@ -316,9 +316,9 @@ def test_control_teachers(tmp_path, small_recipe, context):
     for problem_id in list(book.problems)[:10]:
         (teacher,) = book.teachers([problem_id])
         if context == "blind":
-            assert teacher.n_image_tokens == 0 and book.hints[problem_id] in teacher.text
+            assert teacher.n_image_tokens == 0 and book.hints[problem_id].text in teacher.text
         else:
-            assert teacher.n_image_tokens == 9 and book.hints[problem_id] not in teacher.text
+            assert teacher.n_image_tokens == 9 and book.hints[problem_id].text not in teacher.text
             assert "Look only at" in teacher.text
 
 

@@ -25,6 +25,11 @@ app = typer.Typer(
 )
 data_app = typer.Typer(rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(data_app, name="data")
+hints_app = typer.Typer(
+    help="Look at hints: do they give the answer away, do they help, what do they say.",
+    rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True,
+)
+app.add_typer(hints_app, name="hints")
 
 RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML); default: RUN/recipe.yaml.")]
 Run = Annotated[Path | None, typer.Option("--run", help="Folder of the run's artifacts; default: the recipe's.")]
@@ -213,6 +218,11 @@ def _print(result: dict, render, *, as_json: bool) -> None:
 def build_hints(
     recipe: RecipeFile = None,
     data: DataName = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", help="regions, steps, attention, expert, joined by +; solution, answer, rationale; "
+                     "none, shuffled, generic."),
+    ] = None,
     run: Run = None,
     overrides: Set = None,
     columns: Columns = None,
@@ -229,21 +239,23 @@ def build_hints(
 ):
     """Make the teacher's hints: where to look and how to think, never the answer.
 
-    Example: `ptdpo build-hints --data digit-grid --run runs/tiny`
+    Example: `ptdpo build-hints --data digit-grid --source attention+steps --run runs/tiny`
     """
-    overrides = _data_flags(overrides, columns, data_root, on_bad_row, exclude)
+    overrides = _data_flags(overrides, columns, data_root, on_bad_row, exclude) + _flags({"hints.source": source})
     loaded, run = _start(recipe, run, overrides, data, quiet, verbose)
     part = _part(shard)
     if dry_run:
         return _dry_run("build-hints", loaded, run, as_json=as_json, limit=limit)
-    from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints
+    from ptdpo_cli.stages.build_hints import require_few_refused
 
     work = _workspace(loaded, run, force and part is None)
-    plan = plan_build_hints(loaded, run, work.problems, limit=limit)
+    plan = work.plan_hints(limit=limit)
     work.store_recipe()
-    hints, done = _make(work, plan, part, partial(make_hints, plan, work.problems), force=force)
+    hints, done = _make(work, plan, part, partial(work.make_hints, plan), force=force)
     _say_counts("{hints} hints for {problems} problems, {refused} refused as leaks", hints)
     _report(hints, done_before=done, as_json=as_json)
+    if part is None:
+        require_few_refused(hints.manifest.counts, loaded.hints.max_refused)
 
 
 @app.command()
@@ -877,6 +889,97 @@ def data_overlap(
     if not quiet:
         render_overlap(result, console.messages)
     console.emit(result, as_json=as_json, line=result["exclude"])
+
+
+@hints_app.command("audit")
+def audit_hints(
+    path: Annotated[Path, typer.Argument(help="Hints, in their run.")],
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also ask the reference for the answer, from the hint alone.")
+    ] = False,
+    samples: Annotated[int, typer.Option("--n", min=1, help="Answers per hint of the probe.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="Where refused hints are written (JSONL).")] = None,
+    recipe: RecipeFile = None,
+    overrides: Set = None,
+    limit: Limit = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Say which hints give the answer away, and why, by the present rules and by choice by asking the model.
+
+    Example: `ptdpo hints audit runs/tiny/hints --probe`
+    """
+    loaded, hints = _hints_and_recipe(path, recipe, overrides, quiet, verbose)
+    from ptdpo_cli.stages.audit import audit, render_audit
+
+    with console.bar("audit") as progress:
+        result = audit(loaded, hints, probe=samples if probe else None, out=out, limit=limit, progress=progress)
+    _print(result, render_audit, as_json=as_json)
+
+
+@hints_app.command("score")
+def score_hints(
+    path: Annotated[Path, typer.Argument(help="Hints, in their run.")],
+    samples: Annotated[int, typer.Option("--n", min=1, help="Answers per problem with the hint, and without.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Also draw what came out (PNG) here.")] = None,
+    recipe: RecipeFile = None,
+    overrides: Set = None,
+    limit: Limit = None,
+    as_json: Json = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+):
+    """Measure whether hints help: the frozen reference with and without them, before anything is trained.
+
+    Example: `ptdpo hints score runs/tiny/hints --n 8 --out utility.png`
+    """
+    loaded, hints = _hints_and_recipe(path, recipe, overrides, quiet, verbose)
+    from ptdpo_cli.stages.show import run_of
+    from ptdpo_cli.stages.utility import draw_utility, make_utility, plan_utility, render_utility
+
+    work = _workspace(loaded, run_of(hints), force)
+    plan = plan_utility(loaded, work.run, hints, work.reference, samples=samples, limit=limit)
+    make = partial(make_utility, loaded, plan, hints, work.reference)
+    utility, done = _make(work, plan, None, make, force=force)
+    summary = utility.manifest.extra["summary"]
+    if not quiet:
+        render_utility(summary, console.messages)
+    picture = str(draw_utility(summary, out)) if out is not None else None
+    _report(utility, done_before=done, as_json=as_json, summary=summary, picture=picture)
+
+
+@hints_app.command("show")
+def show_hints(
+    path: Annotated[Path, typer.Argument(help="Hints, in their run.")],
+    out: Annotated[Path | None, typer.Option(help="The page; default: RUN/hints-<hash>.html.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Also a sheet of the first ones (PNG) here.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many hints.")] = 1000,
+    as_json: Json = False,
+    quiet: Quiet = False,
+):
+    """Write a page to look at: picture, map, boxes, question, hint and verdict; one file, opens without a network.
+
+    Example: `ptdpo hints show runs/tiny/hints --sheet hints.png`
+    """
+    console.Verbosity.quiet = quiet
+    from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.hints_page import write_page
+
+    result = write_page(Artifact.open(path, kind="hints"), out, sheet=sheet, limit=limit)
+    console.emit(result, as_json=as_json, line=result["page"])
+
+
+def _hints_and_recipe(path: Path, recipe, overrides, quiet: bool, verbose: bool):
+    """The recipe of the run that hints lie in, and the hints."""
+    from ptdpo_cli.artifacts.store import Artifact
+    from ptdpo_cli.stages.show import run_of
+
+    hints = Artifact.open(path, kind="hints")
+    loaded, _ = _start(recipe, run_of(hints), overrides, None, quiet, verbose)
+    _quiet_libraries()
+    return loaded, hints
 
 
 @app.command()

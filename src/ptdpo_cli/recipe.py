@@ -31,6 +31,18 @@ class Section(BaseModel):
     )
 
 
+def _plain_address(url: str, section: str) -> str:
+    """Addresses are stored with what was made there. The error does not repeat one: a key may be in it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or set("@?#") & set(url):
+        raise UsageError(
+            f"{section}.url is not a plain address",
+            expected="http(s)://HOST[:PORT]/PATH without user, password, query or fragment",
+            hint=f"give the key in an environment variable ({section}.key_variable), never in the address",
+        )
+    return url
+
+
 class Model(Section):
     """Which model is trained; a frozen copy of it is the reference and the teacher."""
 
@@ -85,11 +97,103 @@ class Data(Section):
     """Whether pictures given by http(s) address may be fetched."""
 
 
+class AttentionHints(Section):
+    """Source `attention`: where the frozen reference looks while it reads question and solution."""
+
+    read: Annotated[list[Literal["question", "solution", "answer"]], Field(min_length=1)] = ["question", "solution"]
+    """Whose tokens' attention counts; `solution` is the answer where a problem has no solution."""
+    gradient: bool = False
+    """Times the gradient of the solution's log-prob (Grad-CAM): a backward pass more."""
+    max_regions: Positive = 4
+    """Regions named at most, the most salient first."""
+    threshold: Fraction = 0.5
+    """A region is as salient as this share of the most salient one, or more."""
+    tokens_per_batch: Positive = 16_384
+    """Padded tokens that go through the model at once."""
+
+
+class StepHints(Section):
+    """Source `steps`: what to do, extracted from how somebody did it."""
+
+    read: Literal["auto", "steps", "solution", "rollouts"] = "auto"
+    """steps: the data set's own; solution: cut from its solution; rollouts: from a right answer sampled before;
+    auto: the first of these that a problem has."""
+    rollouts: str | None = None
+    """Rollouts (an artifact) whose right answers serve problems without a solution."""
+    max_steps: Annotated[int, Field(ge=2)] = 6
+    """A hint has 2 to 6 steps, as short imperatives."""
+    expert: bool = False
+    """Ask the expert (`hints.expert`) to rewrite a solution where the rules find no steps, or only leaking ones."""
+
+
+class ExpertHints(Section):
+    """Source `expert`: a strong model behind an OpenAI-compatible endpoint, which sees picture, question and answer."""
+
+    model: str
+    """Its name there; kept in the artifact. Paper: Qwen3-VL-235B-A22B-Thinking."""
+    url: str
+    """The endpoint, `http://localhost:8000/v1`."""
+    fallback_model: str | None = None
+    """Asked where the first gives no hint that passes. Paper: Gemini-3.0-Pro."""
+    fallback_url: str | None = None
+    """Its endpoint; null: the same one."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself is never stored."""
+    fallback_key_variable: str | None = None
+    """Likewise for the fallback; null: the same one."""
+    max_tokens: Positive = 16_384
+    """Budget of one reply, thought included. Paper: 16,384."""
+    temperature: Annotated[float, Field(ge=0)] = 0.6
+    """Of the first attempt."""
+    retry_temperature: Annotated[float, Field(ge=0)] = 0.9
+    """Of the one more attempt that a refused hint gets, with the reason of the refusal."""
+    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
+    """How the endpoint is made to answer in JSON; none: by the prompt alone."""
+    images: bool = True
+    """Whether pictures are sent."""
+    max_image_side: Positive = 1536
+    """Larger pictures are sent smaller."""
+    concurrency: Positive = 8
+    """Requests at once."""
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """No more than these are begun in a minute; null: as many as there is room for."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Further attempts after a failure of the service."""
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Of one request."""
+    max_requests: Positive | None = None
+    """Stop, with all that is paid for kept, before more than these are sent; null: no limit."""
+    prompt_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of a million prompt tokens, in a currency of yours: what was spent is then said."""
+    completion_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of a million completion tokens."""
+
+    @field_validator("url", "fallback_url")
+    @classmethod
+    def _holds_no_secret(cls, url: str | None) -> str | None:
+        return url and _plain_address(url, "hints.expert")
+
+
 class Hints(Section):
     """What the teacher reads beside the problem."""
 
-    source: Literal["regions+steps"] = "regions+steps"
-    """Sentences from a problem's `regions` and `steps`."""
+    source: str = "regions+steps"
+    """What hints are made of, joined by `+`: regions, steps, attention, expert. Revealing: solution, answer, rationale.
+    Controls: none, shuffled, generic."""
+    audit: bool = True
+    """Refuse what gives the answer away (never the sources that are meant to)."""
+    max_refused: Fraction = 0.5
+    """The stage fails, its artifact kept, when a larger share of the hints is refused."""
+    shuffle: str | None = None
+    """shuffled: whose hints (an artifact); null: the only ones in the run."""
+    generic: str = "Look closely at every part of the picture that the question names. Think in small steps and check each."
+    """generic: the words that every problem gets."""
+    min_gain: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Train without hints that raise a problem's accuracy by less (`ptdpo hints score` measures it); null: with all."""
+    attention: AttentionHints = AttentionHints()
+    steps: StepHints = StepHints()
+    expert: ExpertHints | None = None
+    """Needed by the source `expert`: `{model: …, url: …}`."""
 
 
 class Rollout(Section):
@@ -169,6 +273,12 @@ class Teacher(Section):
 
     context: Literal["hint", "none", "shuffled", "blind"] = "hint"
     """hint: the method. Controls: none (no hint), shuffled (another problem's hint), blind (hint, but no picture)."""
+    hint_place: Literal["question", "system", "nowhere"] = "question"
+    """Where the hint's words stand: below the question, as the system's turn, or nowhere (with draw_regions)."""
+    hint_template: str = "{{ hint }}"
+    """Jinja, in a sandbox: the words around `hint`, `spatial` and `steps` (a list) of a hint, and `question`."""
+    draw_regions: bool = False
+    """Draw the boxes of a hint's regions on the teacher's pictures."""
     top_k: Positive = 100
     """K of the support: top-K of the sampler ∪ top-K of the teacher. Paper: 100."""
     max_group_accuracy: Fraction = 1.0
@@ -315,15 +425,7 @@ class Judge(Section):
     @field_validator("url")
     @classmethod
     def _holds_no_secret(cls, url: str) -> str:
-        """The address is stored with every judged evaluation. The error does not repeat it: a key may be in it."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or set("@?#") & set(url):
-            raise UsageError(
-                "eval.judge.url is not a plain address",
-                expected="http(s)://HOST[:PORT]/PATH without user, password, query or fragment",
-                hint="give the key in an environment variable (eval.judge.key_variable), never in the address",
-            )
-        return url
+        return _plain_address(url, "eval.judge")
 
 
 class Eval(Section):

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSIONS = {"problems": 1, "hints": 1, "rollouts": 1, "scores": 1, "policy": 1, "evals": 1}
+SCHEMA_VERSIONS = {"problems": 1, "hints": 1, "rollouts": 1, "scores": 1, "policy": 1, "evals": 1, "utility": 1}
 
-REGION = pa.struct([("label", pa.string()), ("box", pa.list_(pa.float32(), 4))])    # x0, y0, x1, y1 in 0…1
+_BOX = pa.list_(pa.float32(), 4)                # x0, y0, x1, y1 in 0…1
+REGION = pa.struct([("label", pa.string()), ("box", _BOX)])
+SALIENT = pa.struct([("image", pa.int32()), ("label", pa.string()), ("box", _BOX), ("score", pa.float32())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,26 @@ HINTS = pa.schema([
     ("hint", pa.string()),                      # null: none could be made; the problem gets plain GRPO
     ("spatial", pa.string()),
     ("steps", pa.list_(pa.string())),
-    ("source", pa.string()),
-    ("refusal", pa.string()),                   # why the leak check refused it; null when it passed
+    ("source", pa.string()),                    # as in the recipe: "attention+steps"
+    ("refusal", pa.string()),                   # why it was refused; null when it passed, or when there is none
+    ("role", pa.string()),                      # see ROLES
+    ("refused", pa.string()),                   # the text that was refused
+    ("span", pa.list_(pa.int32())),             # first and last + 1 of its characters that show why; null: not refused
+    ("flags", pa.list_(pa.string())),           # what a reader may want to look at, though it passed
+    ("fault", pa.string()),                     # why no source had anything to say; null otherwise
+    ("regions", pa.list_(SALIENT)),             # where to look
+    ("expert", pa.string()),                    # the model that said it, as its server names itself
+    ("requests", pa.int32()),                   # what was asked of experts, all attempts
+    ("prompt_tokens", pa.int32()),
+    ("completion_tokens", pa.int32()),
 ])
+# Beside each Parquet shard of hints, where a source makes maps: M maps, each over the patch grid of one picture
+#   map_offsets (M + 1,) · map_values (N,) float32 in reading order · map_shapes (M, 2) int32 rows and columns ·
+#   map_of (M, 2) int32 row of the shard and number of the picture
+HINT_TENSORS = ("map_offsets", "map_values", "map_shapes", "map_of")
+
+# What a hint is for: help without the answer; the answer given away, as some methods do; a control of an experiment.
+ROLES = ("hint", "revealing", "control")
 
 ROLLOUTS = pa.schema([
     ("rollout_id", pa.string()),                # "<problem_id>/<rollout>"
@@ -149,6 +169,21 @@ EVALS = pa.schema([
     ("judge", pa.string()),                     # what the judge said, or why it failed; null: not asked
 ])
 
+UTILITY = pa.schema([
+    ("problem_id", pa.string()),
+    ("category", pa.string()),
+    ("data_source", pa.string()),               # the benchmark
+    ("hint_source", pa.string()),
+    ("family", pa.string()),
+    ("samples", pa.int32()),                    # with the hint, and as many without
+    ("plain_correct", pa.int32()),
+    ("hinted_correct", pa.int32()),
+    ("plain_tokens", pa.float32()),             # mean length of a response
+    ("hinted_tokens", pa.float32()),
+    ("kl", pa.float32()),                       # mean KL(question only ‖ hinted) per token of question-only responses
+    ("nll_change", pa.float32()),               # of these tokens: mean NLL hinted − question only
+])
+
 # What a verdict may be. Only "right" has accuracy 1; "unjudged" has none; the others have 0 and say why.
 OUTCOMES = ("right", "wrong", "no_answer", "truncated", "refused", "timeout", "error", "unjudged")
 
@@ -157,8 +192,35 @@ ANSWER_TYPES = ("choice", "integer", "float", "expression", "list", "set", "text
 
 
 @dataclass(frozen=True, slots=True)
+class Salient:
+    """A part of picture number `image` that a hint points at: its name, its box in 0…1, and how much it stands out."""
+
+    image: int
+    label: str
+    box: tuple[float, float, float, float]
+    score: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an expert was asked for a hint, over all attempts, and its name as its server reports it."""
+
+    expert: str = ""
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+FREE = Cost()
+
+
+@dataclass(frozen=True, slots=True)
 class Hint:
-    """Privileged context for one problem: where to look, what to do there; `text` is what the teacher reads."""
+    """Privileged context for one problem: where to look, what to do there; `text` is what the teacher reads.
+
+    A refused hint has no text: what it said is in `refused`, with the characters (`span`) that show why. `fault` says
+    why there is nothing at all. `maps` (map_HW, one per picture) are over the pictures' patch grids.
+    """
 
     problem_id: str
     text: str | None
@@ -166,11 +228,20 @@ class Hint:
     steps: tuple[str, ...] = ()
     source: str = ""
     refusal: str | None = None
+    role: str = "hint"
+    refused: str | None = None
+    span: tuple[int, int] | None = None
+    flags: tuple[str, ...] = ()
+    fault: str | None = None
+    regions: tuple[Salient, ...] = ()
+    cost: Cost = FREE
+    maps: tuple[np.ndarray, ...] = ()
 
 
 # By the name of the file that holds them: `<name>-00000.parquet`, `<name>-00000.safetensors`.
 TABLES = {
     "problems": PROBLEMS, "images": IMAGES, "hints": HINTS, "rollouts": ROLLOUTS, "scores": SCORES, "evals": EVALS,
+    "utility": UTILITY,
 }
-TENSORS = {"rollouts": ROLLOUT_TENSORS, "scores": SCORE_TENSORS}
+TENSORS = {"hints": HINT_TENSORS, "rollouts": ROLLOUT_TENSORS, "scores": SCORE_TENSORS}
 OPTIONAL_TENSORS = frozenset({"reference_logprobs"})

@@ -1,90 +1,252 @@
 """build-hints: what the teacher may read beside a problem, in words, free of the answer.
 
-Reads the problems; writes one hint per problem, or none with the reason why it was refused.
+Reads the problems, and what its sources need: the frozen reference, rollouts, an expert, other hints. Writes one hint
+per problem, or none with the reason; a refused one is kept beside its reason, where no teacher reads it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.problems import read_problems
-from ptdpo_cli.artifacts.schemas import HINTS, Hint, Problem
+from ptdpo_cli.artifacts.schemas import HINTS, Cost, Hint, Problem, Salient
 from ptdpo_cli.artifacts.store import Artifact
-from ptdpo_cli.errors import UsageError
+from ptdpo_cli.artifacts.tensors import join, split
+from ptdpo_cli.errors import PtdpoError, UsageError
+from ptdpo_cli.hints import privileged
 from ptdpo_cli.hints.leakage import find_leak
-from ptdpo_cli.hints.regions import hint_from_regions
+from ptdpo_cli.hints.regions import draft_from_regions
+from ptdpo_cli.hints.sources import Draft, Source, join_drafts, parse_sources
+from ptdpo_cli.hints.steps import draft_from_steps
+from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 
+# A shard is what a killed stage repeats at most: more where a hint costs nothing.
 _SHARD_ROWS = 1024
+_COSTLY_SHARD_ROWS = 64
+_COSTLY = {"attention", "expert"}
 
 
-def plan_build_hints(recipe: Recipe, run: Path, problems: Artifact, *, limit: int | None = None) -> Plan:
-    section = recipe.hints.model_dump() | {"limit": limit}
-    return Plan(run, "hints", "build-hints", section, inputs={"problems": problems.manifest.content_hash})
+def needs_reference(recipe: Recipe) -> bool:
+    """Whether hints of this recipe are made with the frozen reference."""
+    return "attention" in parse_sources(recipe.hints.source)
+
+
+def asks_a_model(recipe: Recipe) -> bool:
+    """Whether these hints cost more than reading the problems."""
+    return bool(_COSTLY & set(parse_sources(recipe.hints.source))) or recipe.hints.steps.expert
+
+
+def plan_build_hints(
+    recipe: Recipe,
+    run: Path,
+    problems: Artifact,
+    *,
+    reference: dict[str, str] | None = None,
+    limit: int | None = None,
+) -> Plan:
+    """What to make of which sources; `reference` are the model's hashes where `needs_reference`.
+
+    Errors: UsageError for a source that there is not or that lacks its settings; ArtifactError for what it reads.
+    """
+    names = parse_sources(recipe.hints.source)
+    settings = recipe.hints.model_dump(include={"source", "audit"}) | {"limit": limit}
+    inputs = {"problems": problems.manifest.content_hash}
+    if "attention" in names:
+        settings["attention"] = recipe.hints.attention.model_dump(exclude={"tokens_per_batch"})
+        settings["prompt"] = recipe.prompt.model_dump()
+    if "steps" in names:
+        settings["steps"] = recipe.hints.steps.model_dump()
+        if recipe.hints.steps.rollouts:
+            inputs["rollouts"] = Artifact.open(recipe.hints.steps.rollouts, kind="rollouts").content_hash
+    if "generic" in names:
+        settings["generic"] = recipe.hints.generic
+    if "shuffled" in names:
+        inputs["hints"] = hints_to_shuffle(recipe, run).content_hash
+    return Plan(
+        run, "hints", "build-hints", settings, inputs=inputs,
+        seed=recipe.seed if "shuffled" in names else None, model=reference if "attention" in names else None,
+    )
 
 
 def make_hints(
+    recipe: Recipe,
     plan: Plan,
     problems: Artifact,
     *,
+    reference: Callable[[], Policy] | None = None,
     force: bool = False,
     part: Part | None = None,
     progress: Progress = no_progress,
 ) -> Artifact:
-    """One hint per problem; a hint that gives the answer away is refused and the problem goes without."""
+    """One hint per problem; one that gives the answer away is refused, and the problem goes without.
+
+    `reference` opens the frozen model, where a source needs it.
+    """
     if not force and (done := plan.finished(part)):
         return done
+    names = parse_sources(recipe.hints.source)
+    size = _COSTLY_SHARD_ROWS if asks_a_model(recipe) else _SHARD_ROWS
     rows = read_problems(problems)[: plan.section["limit"]]
+    sources: dict[str, Source] = {}
     with plan.writer(force=force, part=part) as writer:
-        for shard, start in enumerate(range(0, len(rows), _SHARD_ROWS)):
+        for shard, start in enumerate(range(0, len(rows), size)):
             progress(start, len(rows), "building hints")
             if writer.needs_shard(shard):
-                chosen = rows[start : start + _SHARD_ROWS]
-                hints = [checked(hint_from_regions(problem), problem) for problem in chosen]
-                table = pa.Table.from_pylist([_row(hint) for hint in hints], schema=HINTS)
+                sources = sources or {name: _open_source(name, recipe, plan.run, reference) for name in names}
+                hints = hints_of(rows[start : start + size], sources, audit=recipe.hints.audit)
                 writer.write_shard(
                     shard,
-                    tables={"hints": table},
-                    counts={
-                        "problems": len(hints),
-                        "hints": sum(hint.text is not None for hint in hints),
-                        "refused": sum(hint.refusal is not None for hint in hints),
-                    },
+                    tables={"hints": pa.Table.from_pylist([_row(hint) for hint in hints], schema=HINTS)},
+                    tensors={"hints": _map_tensors(hints)} if any(hint.maps for hint in hints) else None,
+                    counts=_counts(hints),
                 )
         progress(len(rows), len(rows), "building hints")
         return writer.finish()
 
 
+def hints_of(problems: Sequence[Problem], sources: dict[str, Source], *, audit: bool) -> list[Hint]:
+    """The hints that these sources make of these problems, each audited unless it is meant to reveal."""
+    drafts = {name: source(problems) for name, source in sources.items()}
+    hints = [
+        join_drafts(problem, {name: of_all[i] for name, of_all in drafts.items()})
+        for i, problem in enumerate(problems)
+    ]
+    return [
+        checked(hint, problem) if audit and hint.role != "revealing" else hint
+        for hint, problem in zip(hints, problems, strict=True)
+    ]
+
+
+def preview_hints(recipe: Recipe, run: Path, problems: Sequence[Problem]) -> list[Hint] | None:
+    """The hints of these problems, without an artifact; None where a model would have to be asked."""
+    if asks_a_model(recipe):
+        return None
+    names = parse_sources(recipe.hints.source)
+    return hints_of(problems, {name: _open_source(name, recipe, run, None) for name in names}, audit=recipe.hints.audit)
+
+
+def each(draft: Callable[[Problem], Draft]) -> Source:
+    """A source that looks at one problem at a time."""
+    return lambda problems: [draft(problem) for problem in problems]
+
+
+def _open_source(name: str, recipe: Recipe, run: Path, reference: Callable[[], Policy] | None) -> Source:
+    settings = recipe.hints
+    if name == "regions":
+        return each(draft_from_regions)
+    if name == "steps":
+        return each(partial(draft_from_steps, read=settings.steps.read, max_steps=settings.steps.max_steps))
+    if name == "none":
+        return each(lambda problem: Draft(fault="a control without hints"))
+    if name == "generic":
+        return each(lambda problem: Draft(text=settings.generic))
+    if name in ("solution", "answer", "rationale"):
+        return each(getattr(privileged, f"draft_from_{name}"))
+    raise UsageError(f"the source {name} is not built yet")
+
+
+def hints_to_shuffle(recipe: Recipe, run: Path) -> Artifact:
+    """The hints that `shuffled` deals out anew: those that the recipe names, or the only ones in the run."""
+    raise UsageError("the source shuffled is not built yet")
+
+
 def checked(hint: Hint, problem: Problem) -> Hint:
-    """The hint, or the reason why it was refused in place of its text."""
+    """The hint, or in place of its text the reason why it was refused, with what it said kept apart."""
     if hint.text is None:
         return hint
     leak = find_leak(hint.text, problem.answer, question=problem.question, choices=problem.choices)
     if leak is None:
         return hint
-    return Hint(hint.problem_id, None, source=hint.source, refusal=f"{leak.reason}: {hint.text[slice(*leak.span)]!r}")
+    refusal = f"{leak.reason}: {hint.text[slice(*leak.span)]!r}"
+    return replace(hint, text=None, spatial="", steps=(), refusal=refusal, refused=hint.text, span=leak.span)
 
 
-def read_hints(artifact: Artifact) -> dict[str, str]:
-    """problem_id -> hint text, for the problems that have one."""
-    table = artifact.table("hints").select(["problem_id", "hint"])
-    return {row["problem_id"]: row["hint"] for row in table.to_pylist() if row["hint"] is not None}
+def read_hints(artifact: Artifact) -> dict[str, Hint]:
+    """problem_id -> hint, for the problems that have one; without maps."""
+    table = artifact.table("hints")
+    return {row["problem_id"]: hint_from_row(row) for row in table.to_pylist() if row["hint"] is not None}
 
 
-def require_hints(counts: dict[str, int]) -> None:
-    """Refuse to tutor with an empty set of hints: every gated rollout would go without a teacher."""
+def hint_from_row(row: dict) -> Hint:
+    return Hint(
+        row["problem_id"],
+        row["hint"],
+        row["spatial"] or "",
+        tuple(row["steps"] or ()),
+        row["source"],
+        row["refusal"],
+        role=row["role"],
+        refused=row["refused"],
+        span=row["span"] and tuple(row["span"]),
+        flags=tuple(row["flags"] or ()),
+        fault=row["fault"],
+        regions=tuple(
+            Salient(one["image"], one["label"], tuple(one["box"]), one["score"]) for one in row["regions"] or ()
+        ),
+        cost=Cost(row["expert"] or "", row["requests"], row["prompt_tokens"], row["completion_tokens"]),
+    )
+
+
+def read_maps(artifact: Artifact) -> dict[str, list[np.ndarray]]:
+    """problem_id -> map_HW of each picture, for the problems whose hints have maps."""
+    found: dict[str, list[np.ndarray]] = {}
+    for shard in range(artifact.shards()):
+        if not any(file.path == f"hints-{shard:05d}.safetensors" for file in artifact.manifest.files):
+            continue
+        ids = artifact.shard_table("hints", shard)["problem_id"].to_pylist()
+        tensors = artifact.tensors("hints", shard)
+        maps = split(tensors["map_values"], tensors["map_offsets"])
+        for values, shape, (row, _) in zip(maps, tensors["map_shapes"], tensors["map_of"], strict=True):
+            found.setdefault(ids[row], []).append(values.reshape(shape))
+    return found
+
+
+def require_hints(counts: dict[str, int], *, max_refused: float = 1.0) -> None:
+    """Refuse to tutor with an empty set of hints, or with what is left of one of which too much was refused."""
     if not counts["hints"]:
         raise UsageError(
             "no problem has a hint, so there is nothing to tutor with",
             expected="problems with regions or steps to make hints of, free of the answer",
             found=f"0 hints for {counts['problems']} problems, {counts['refused']} refused as leaks",
             hint="give your data the columns `regions` or `steps` (`ptdpo show RUN/hints` says why one was refused), "
+            "take another source (`ptdpo build-hints --source attention`), "
             "or train without a teacher: `--set train.distill_weight=0`",
         )
+    require_few_refused(counts, max_refused)
+
+
+def require_few_refused(counts: dict[str, int], max_refused: float) -> None:
+    """Errors: PtdpoError when more than this share of the hints that were made was refused."""
+    made = counts["hints"] + counts["refused"]
+    if counts["refused"] > max_refused * made:
+        raise PtdpoError(
+            f"{counts['refused']} of {made} hints were refused",
+            expected=f"at most {max_refused:.0%} (hints.max_refused)",
+            hint="`ptdpo hints audit DIR` lists them with their reasons; another source, a better prompt, or "
+            "`--set hints.max_refused=1` to go on with what is left",
+        )
+
+
+def _counts(hints: Sequence[Hint]) -> dict[str, int]:
+    return {
+        "problems": len(hints),
+        "hints": sum(hint.text is not None for hint in hints),
+        "refused": sum(hint.refusal is not None for hint in hints),
+        **{
+            name: total
+            for name in ("requests", "prompt_tokens", "completion_tokens")
+            if (total := sum(getattr(hint.cost, name) for hint in hints))
+        },
+    }
 
 
 def _row(hint: Hint) -> dict:
@@ -95,4 +257,27 @@ def _row(hint: Hint) -> dict:
         "steps": list(hint.steps),
         "source": hint.source,
         "refusal": hint.refusal,
+        "role": hint.role,
+        "refused": hint.refused,
+        "span": hint.span and list(hint.span),
+        "flags": list(hint.flags),
+        "fault": hint.fault,
+        "regions": [
+            {"image": one.image, "label": one.label, "box": list(one.box), "score": one.score} for one in hint.regions
+        ],
+        "expert": hint.cost.expert or None,
+        "requests": hint.cost.requests,
+        "prompt_tokens": hint.cost.prompt_tokens,
+        "completion_tokens": hint.cost.completion_tokens,
+    }
+
+
+def _map_tensors(hints: Sequence[Hint]) -> dict[str, np.ndarray]:
+    placed = [(row, image, map_HW) for row, hint in enumerate(hints) for image, map_HW in enumerate(hint.maps)]
+    values, offsets = join([map_HW.ravel() for *_, map_HW in placed], dtype=np.float32)
+    return {
+        "map_values": values,
+        "map_offsets": offsets,
+        "map_shapes": np.array([map_HW.shape for *_, map_HW in placed], np.int32).reshape(-1, 2),
+        "map_of": np.array([(row, image) for row, image, _ in placed], np.int32).reshape(-1, 2),
     }

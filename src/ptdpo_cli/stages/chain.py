@@ -28,7 +28,6 @@ from rich.table import Table
 from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages import iterations as lookup
-from ptdpo_cli.stages.build_hints import plan_build_hints
 from ptdpo_cli.stages.contracts import STAGES
 from ptdpo_cli.stages.problems import plan_eval_problems, plan_problems
 
@@ -69,7 +68,7 @@ def find_finished(recipe: Recipe, run: Path, iterations: int) -> Finished:
     problems = plan_problems(recipe, run).finished()
     if problems is None:
         return Finished()
-    found = Finished(hints=plan_build_hints(recipe, run, problems).finished() is not None)
+    found = Finished(hints=bool(lookup.finished(run, "hints", lookup.are_hints_of(recipe, run, problems))))
     policies = lookup.policies_by_iteration(recipe, run, problems)
     iteration = max((i for i in policies if i <= iterations), default=0)
     weights = policies[iteration][0].manifest.extra["weights"] if iteration else None

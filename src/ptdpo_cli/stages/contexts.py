@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
-from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.artifacts.schemas import Hint, Problem
 from ptdpo_cli.engines import draw_seed
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.inputs import Context, Prompt, PromptsTooLong, build_prompts
@@ -49,7 +50,7 @@ class PromptBook:
         recipe: Recipe,
         policy: Policy,
         problems: Iterable[Problem],
-        hints: dict[str, str] | None = None,
+        hints: dict[str, Hint] | None = None,
         *,
         max_new_tokens: int | None = None,
         blind: bool = False,
@@ -128,17 +129,18 @@ class PromptBook:
         if not teacher or kind == "none":
             return Context(problem_id, problem.question, () if self.is_blind else problem.images)
         hint = self._other_hint(problem_id) if kind == "shuffled" else self.hints.get(problem_id)
-        return Context(problem_id, problem.question, () if kind == "blind" else problem.images, hint)
+        return Context(problem_id, problem.question, () if kind == "blind" else problem.images, hint and hint.text)
 
     @cached_property
-    def _hint_texts(self) -> list[str]:
-        return [self.hints[problem_id] for problem_id in sorted(self.hints)]
+    def _hinted(self) -> list[str]:
+        return sorted(self.hints)
 
-    def _other_hint(self, problem_id: str) -> str | None:
+    def _other_hint(self, problem_id: str) -> Hint | None:
         """Another problem's hint, of like length (a control must not differ in prompt length), drawn by name."""
         own = self.hints.get(problem_id)
         if own is None:
             return None
         random = np.random.default_rng(draw_seed(self.recipe.seed, "shuffled-hint", problem_id))
-        others = [text for text in random.permutation(self._hint_texts).tolist() if text != own][:_SHUFFLE_CANDIDATES]
-        return min(others, key=lambda text: abs(len(text) - len(own)), default=None)
+        shuffled = (self.hints[other] for other in random.permutation(self._hinted).tolist())
+        others = islice((hint for hint in shuffled if hint.text != own.text), _SHUFFLE_CANDIDATES)
+        return min(others, key=lambda hint: abs(len(hint.text) - len(own.text)), default=None)

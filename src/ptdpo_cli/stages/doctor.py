@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptdpo_cli.artifacts.manifest import MANIFEST
-from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.artifacts.schemas import Hint, Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, replace_synced
 from ptdpo_cli.datasets.images import decode_rgb
 from ptdpo_cli.engines import Engine, Request, Sampling, draw_seed, open_engine
@@ -88,7 +88,7 @@ def diagnose(recipe: Recipe, run: Path, path: str | None = None) -> dict:
     sheet.check("media tokens in text", media_tokens, policy, rows)
     pictures = sheet.have("data", partial(pictures_of, recipe), None, chosen)
     sheet.check("image tokens", checks.image_tokens, policy, pictures)
-    hints = sheet.have("hints", hints_of, None, chosen)
+    hints = sheet.have("hints", partial(hints_of, recipe, run), None, chosen)
     book = sheet.have("prompts", partial(PromptBook, recipe), None, policy, chosen, hints)
     prompts = sheet.have(
         "prompts", lambda b: b.students(b.fitting(b.problems)), partial(lengths, recipe, policy), book
@@ -372,10 +372,10 @@ def pictures_of(recipe: Recipe, rows: list[Problem]) -> list[list[Image.Image]]:
     return [[decode_rgb(data, where=row.problem_id, max_pixels=limit) for data in row.images] for row in rows]
 
 
-def hints_of(rows: Iterable[Problem]) -> dict[str, str]:
-    """problem_id -> the hint that build-hints would make, where it makes one."""
-    made = [build_hints.checked(build_hints.hint_from_regions(problem), problem) for problem in rows]
-    return {hint.problem_id: hint.text for hint in made if hint.text is not None}
+def hints_of(recipe: Recipe, run: Path, rows: Sequence[Problem]) -> dict[str, Hint]:
+    """problem_id -> the hint that build-hints would make, where it makes one without asking a model."""
+    made = build_hints.preview_hints(recipe, run, rows) or ()
+    return {hint.problem_id: hint for hint in made if hint.text is not None}
 
 
 def lengths(recipe: Recipe, policy: Policy, prompts: list[Prompt]) -> Check:

@@ -20,6 +20,7 @@ from ptdpo_cli.artifacts.parts import Part, describe_parts, is_finished, part_di
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, indented
 from ptdpo_cli.errors import ArtifactError
 from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.stages.build_hints import plan_build_hints
 from ptdpo_cli.stages.evaluate import plan_eval
 from ptdpo_cli.stages.rollout import plan_rollout
 from ptdpo_cli.stages.train import require_scores, train_section
@@ -78,6 +79,15 @@ def finished_parts(run: Path, kind: str, belongs: Belongs, *, count: int) -> set
     there = (part_dir(path, part) for path, part in parts if is_finished(path, part))
     manifests = (manifest for manifest in map(read_manifest, there) if belongs(manifest))
     return {Part.parse(manifest.extra["part"]).index for manifest in manifests}
+
+
+def are_hints_of(recipe: Recipe, run: Path, problems: Artifact) -> Belongs:
+    """Whether hints are what this recipe makes, by whatever model where a model makes them."""
+
+    def belongs(manifest: Manifest) -> bool:
+        return plan_build_hints(recipe, run, problems, reference=manifest.model).key == manifest.input_key
+
+    return belongs
 
 
 def are_rollouts_of(

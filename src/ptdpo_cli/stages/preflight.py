@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from ptdpo_cli.artifacts.schemas import Hint
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
@@ -69,7 +70,7 @@ def preflight(
     reads_hints = recipe.needs_teacher and recipe.teacher.context != "none"
     is_loop = stage == "train" and rollouts is None and iteration is None
     if stage == "build-hints" or (is_loop and reads_hints):
-        texts = _check_hints(islice(rows, limit), is_needed=stage == "train", passed=passed)
+        texts = _check_hints(recipe, run, list(islice(rows, limit)), is_needed=stage == "train", passed=passed)
     if stage == "build-hints":
         return checked
     work = _Finished(recipe, run)
@@ -154,15 +155,19 @@ class _Finished(workspace.Workspace):
             )
 
 
-def _check_hints(rows, *, is_needed: bool, passed) -> dict[str, str]:
-    """problem_id -> hint, of the hints that could be made; what training needs at least one of."""
-    hints = [build_hints.checked(build_hints.hint_from_regions(problem), problem) for problem in rows]
-    texts = {hint.problem_id: hint.text for hint in hints if hint.text is not None}
+def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) -> dict[str, Hint]:
+    """problem_id -> hint, of the hints that rules alone can make; what training needs at least one of."""
+    hints = build_hints.preview_hints(recipe, run, rows)
+    if hints is None:
+        passed(f"hints of {recipe.hints.source} are made by a model (it was not asked)")
+        return {}
+    found = {hint.problem_id: hint for hint in hints if hint.text is not None}
     refused = sum(hint.refusal is not None for hint in hints)
+    counts = {"hints": len(found), "problems": len(hints), "refused": refused}
     if is_needed:
-        build_hints.require_hints({"hints": len(texts), "problems": len(hints), "refused": refused})
-    passed(f"{len(texts)} hints pass the leak check, {refused} are refused")
-    return texts
+        build_hints.require_hints(counts, max_refused=recipe.hints.max_refused)
+    passed(f"{len(found)} hints pass the leak check, {refused} are refused")
+    return found
 
 
 def _check_inputs(work: _Finished, model: Policy, stage, rollouts, scores, hints, passed) -> None:
@@ -182,7 +187,7 @@ def _check_inputs(work: _Finished, model: Policy, stage, rollouts, scores, hints
             raise train.too_many_updates(n_problems, recipe.train.updates_per_iteration)
 
 
-def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, str], *, blind: bool = False) -> int:
+def _check_prompts(recipe: Recipe, model: Policy, rows, hints: dict[str, Hint], *, blind: bool = False) -> int:
     """Build real prompts of some problems, the longest questions first; their longest length in tokens."""
     chosen = heapq.nlargest(_SAMPLED_PROMPTS, rows, key=lambda p: len(p.question))
     book = PromptBook(recipe, model, chosen, hints, blind=blind)

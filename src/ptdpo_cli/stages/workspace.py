@@ -20,7 +20,7 @@ from ptdpo_cli.models.load import Policy, is_adapter, load_policy
 from ptdpo_cli.models.lora import BASE, load_adapter
 from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages.build_hints import make_hints, plan_build_hints, read_hints, require_hints
+from ptdpo_cli.stages.build_hints import make_hints, needs_reference, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.plan import Plan, made_by_one
 from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems, warn_of_test_data
@@ -123,15 +123,22 @@ class Workspace:
             hints = Artifact.open(path, kind="hints")
             require_same_problems(hints, self.problems)
         else:
-            plan = plan_build_hints(self.recipe, self.run, self.problems)
-            if make:
-                hints = made_by_one(lambda: make_hints(plan, self.problems, force=self.force), self.say)
-            else:
-                hints = plan.finished()
+            plan = self.plan_hints()
+            hints = plan.finished()
+            if make:        # or made again, where that was asked for
+                hints = made_by_one(lambda: self.make_hints(plan, force=self.force), self.say)
             if hints is None:
                 raise no_hints(self.run)
-        require_hints(hints.manifest.counts)
+        require_hints(hints.manifest.counts, max_refused=self.recipe.hints.max_refused)
         return hints
+
+    def plan_hints(self, *, limit: int | None = None) -> Plan:
+        """The hints that this recipe means, of the first `limit` problems."""
+        reference = self.base_hashes if needs_reference(self.recipe) else None
+        return plan_build_hints(self.recipe, self.run, self.problems, reference=reference, limit=limit)
+
+    def make_hints(self, plan: Plan, **how) -> Artifact:
+        return make_hints(self.recipe, plan, self.problems, reference=lambda: self.reference, **how)
 
     def book(
         self,
