@@ -186,7 +186,7 @@ class Hints(Section):
     """The stage fails, its artifact kept, when a larger share of the hints is refused."""
     shuffle: str | None = None
     """shuffled: whose hints (an artifact); null: the only ones in the run."""
-    generic: str = "Look closely at every part of the picture that the question names. Think in small steps and check each."
+    generic: str = "Look closely at what the question names in the picture. Go in small steps and check each of them."
     """generic: the words that every problem gets."""
     min_gain: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Train without hints that raise a problem's accuracy by less (`ptdpo hints score` measures it); null: with all."""
