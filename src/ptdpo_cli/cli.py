@@ -194,9 +194,9 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     )
 
 
-def _say_skipped(counts: dict, what: str) -> None:
+def _say_skipped(counts: dict, what: str, *, why: str = "their prompts are too long (prompt.too_long is skip)") -> None:
     if counts.get("skipped"):
-        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
+        console.say(f"{counts['skipped']} {what} left out: {why}")
 
 
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
@@ -364,7 +364,7 @@ def score_ref(
     make = partial(make_scores, loaded, plan, book, reference, sampled)
     scores, done = _make(work, plan, part, make, force=force)
     _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
-    _say_skipped(scores.manifest.counts, "rollouts")
+    _say_skipped(scores.manifest.counts, "rollouts", why="with their hints the prompts are too long")
     _report(scores, done_before=done, as_json=as_json)
 
 
