@@ -25,10 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(data_app, name="data")
-hints_app = typer.Typer(
-    help="Look at hints: do they give the answer away, do they help, what do they say.",
-    rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True,
-)
+hints_app = typer.Typer(rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(hints_app, name="hints")
 
 RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML); default: RUN/recipe.yaml.")]
@@ -889,6 +886,20 @@ def data_overlap(
     if not quiet:
         render_overlap(result, console.messages)
     console.emit(result, as_json=as_json, line=result["exclude"])
+
+
+@hints_app.callback(invoke_without_command=True)
+def hint_sources(context: typer.Context, as_json: Json = False):
+    """List what hints can be made of; audit, score and show look at hints that are there.
+
+    Example: `ptdpo hints`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ptdpo_cli.stages.build_hints import list_sources, render_sources
+
+    found = {"sources": list_sources()}
+    _print(found, lambda result, to: render_sources(result["sources"], to), as_json=as_json)
 
 
 @hints_app.command("audit")
