@@ -137,3 +137,107 @@ def train(arm: str, seed: int) -> dict:
     accuracy = {mode: evaluated["summary"][mode]["accuracy"] for mode in MODES}
     print(f"{folder.name}: {time.perf_counter() - started:.0f} s, {accuracy}", flush=True)
     return {"folder": str(folder), "eval": evaluated["path"], "summary": evaluated["summary"]}
+
+
+def write_page(results: dict) -> None:
+    out = ROOT / "docs" / "results"
+    logs = {arm: [read_metrics(metrics_file(Path(one["folder"]))) for one in of] for arm, of in results["arms"].items()}
+    draw_curves(logs, out / "hints-curves.png", title="training problems; line: mean of 3 seeds, band: their range")
+    leads = {
+        f"{arm} − {other}": {mode: lead(results["arms"][arm], results["arms"][other], mode) for mode in MODES}
+        for arm, other in (("made", "no hints"), ("made", "annotation"), ("made", "shuffled"))
+    }
+    kept = {
+        "date": results["date"], "machine": results["machine"],
+        "before_training": {name: one for name, one in (*results["scored"].items(), ("own data", results["own"]))},
+        "training": {
+            arm: {mode: [one["summary"][mode]["accuracy"] for one in of] for mode in MODES}
+            for arm, of in results["arms"].items()
+        },
+        "base": {mode: results["base"][mode]["accuracy"] for mode in MODES},
+        "leads": leads,
+        "seconds": {arm: [sum(line["seconds/total"] for line in run) for run in of] for arm, of in logs.items()},
+    }
+    (out / "hints.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (out / "hints.md").write_text(page(results, kept))
+    print(f"wrote {out / 'hints.md'}")
+
+
+def page(results: dict, kept: dict) -> str:
+    arms = results["arms"]
+    lines = [
+        "# Made hints on digit-grid",
+        "",
+        f"Made by `make evidence-hints` ({kept['date']}; {kept['machine']}).",
+        "",
+        "## Before training: does the frozen base answer better with them?",
+        "",
+        f"{SCORED} training problems with {SAMPLES} samples each, with the hint and without (`ptdpo hints score`); T = 1. Hints are counted over all "
+        "training problems.",
+        "",
+        "| hints | made | refused | question only | with hint | gain (95 % interval) | all-fail recovered | of | KL | ΔNLL |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(scored_row(name, one) for name, one in results["scored"].items()),
+        scored_row(f"{MADE}, own data", results["own"]),
+        "",
+        f"*own data*: {SCORED} problems in a JSONL file as a user has it: pictures, questions, answers, and solutions in prose (\"The digit in "
+        "the top-left cell is 3. The digit in the center cell is 8, so the sum becomes 11. …\"), no regions, no steps. `steps` on "
+        "digit-grid itself are the data set's own.",
+        "*all-fail recovered*: of the problems that fail all samples without the hint, those that are right at least once with it. KL is "
+        "that of question only ‖ hinted per token, in nats; ΔNLL the change of the negative log-likelihood of the same tokens.",
+        "`answer` and `solution` reveal, and are no hints; the base was never taught to read them.",
+        "",
+        "## In training: three seeds per arm",
+        "",
+        f"From one base, 150 iterations of 16 problems × 8 rollouts, 4 updates each, lr 5e-5; seeds {', '.join(map(str, SEEDS))}; the same "
+        f"problems in the same order. {results['base']['problems']} test problems with handwriting that training does not show.",
+        "",
+        "| test accuracy | greedy, mean | per seed | sampled, mean | per seed | seconds of training |",
+        "| --- | --- | --- | --- | --- | --- |",
+        f"| base | {kept['base']['greedy']:.3f} | | {kept['base']['sampled']:.3f} | | |",
+    ]
+    what = {
+        "no hints": "no hints (GRPO)", "annotation": "the data set's regions and steps", "made": f"made: {MADE}",
+        "shuffled": "another problem's hint (of the made ones)",
+    }
+    for arm in arms:
+        cells = [
+            f"{np.mean(kept['training'][arm][mode]):.3f} | {' '.join(f'{a:.3f}' for a in kept['training'][arm][mode])}"
+            for mode in MODES
+        ]
+        seconds = " ".join(f"{s:.0f}" for s in kept["seconds"][arm])
+        lines.append(f"| {what[arm]} | {' | '.join(cells)} | {seconds} |")
+    lines += ["", "Differences, mean of seeds, with a 95 % interval that draws seeds and problems anew:", "",
+              "| | greedy | sampled |", "| --- | --- | --- |"]
+    for name, modes in kept["leads"].items():
+        cells = ["{:+.3f} ({:+.3f} – {:+.3f})".format(d["difference"], *d["interval"]) for d in modes.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", "![curves](hints-curves.png)", "", "## By kind of question", "",
+              "Sampled test accuracy, mean of seeds.", "", "| kind | | base | " + " | ".join(arms) + " |",
+              "| --- | --- | --- |" + " --- |" * len(arms)]
+    for name in results["base"]["sampled"]["categories"]:
+        kind = digit_grid.KINDS[name]
+        columns = [[results["base"]], *([one["summary"] for one in of] for of in arms.values())]
+        cells = [f"{np.mean([s['sampled']['categories'][name]['accuracy'] for s in of]):.3f}" for of in columns]
+        lines.append(f"| {name} | {'taught' if kind.taught else 'untaught'} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" + READING
+
+
+def scored_row(name: str, one: dict) -> str:
+    counts, whole = one["counts"], one["utility"]["all"]
+    failed = whole["all_fail"]
+    recovered = f"{failed['recovered']['mean']:.2f}" if failed["recovered"] else "–"
+    gain = "{:+.3f} ({:+.3f} – {:+.3f})".format(whole["gain"]["difference"], *whole["gain"]["interval"])
+    return (
+        f"| `{name}` | {counts['hints']:,} of {counts['problems']:,} | {counts['refused']:,} "
+        f"| {whole['plain']['accuracy']['mean']:.3f} | {whole['hinted']['accuracy']['mean']:.3f} | {gain} "
+        f"| {recovered} | {failed['problems']} | {whole['kl']['mean']:.3f} | {whole['nll_change']['mean']:+.3f} |"
+    )
+
+
+# What the figures mean, in words that stay true only with these figures: read them again after another run.
+READING = ""
+
+
+if __name__ == "__main__":
+    main()
