@@ -13,7 +13,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -29,11 +30,12 @@ from ptdpo_cli.artifacts.store import Artifact, artifact_paths
 from ptdpo_cli.datasets.images import decode_rgb
 from ptdpo_cli.errors import ArtifactError, UsageError
 from ptdpo_cli.stages.build_hints import hint_from_row, read_maps
-from ptdpo_cli.stages.show import HEAT, draw_cell, problems_of, run_of, tile
+from ptdpo_cli.stages.show import HEAT, draw_cell, map_shares, problems_of, run_of, tile
 
 _SIDE = 512             # pixels: longer sides are scaled down
 _TINY = 128             # pixels: up to here a picture stays as it is, pixel for pixel
 _QUALITY = 80           # of WebP
+_BATCH, _THREADS = 64, 4     # pictures in memory at once, and of these decoded
 _SHEET = 24             # hints on a sheet
 _MARK = re.compile(r"<!-- (data|pictures) -->|\{\{(style|script)\}\}")
 
@@ -44,9 +46,9 @@ def write_page(hints: Artifact, out: Path | None = None, *, sheet: Path | None =
     Errors: ArtifactError when the problems that they were made of are not in their run, or lack one of them.
     """
     out = Path(out) if out is not None else run_of(hints) / f"hints-{hints.content_hash[:8]}.html"
-    for path in filter(None, (out, sheet)):
-        if Path(path).is_dir():
-            raise UsageError(f"{path} is a folder", expected="the name of a file", hint=f"--out {path}/hints.html")
+    for path, mend in ((out, f"--out {out}/hints.html"), (sheet, f"--sheet {sheet}/hints.png")):
+        if path is not None and Path(path).is_dir():
+            raise UsageError(f"{path} is a folder", expected="the name of a file", hint=f"`{mend}`")
     problems, utility = problems_of(hints), utility_of(hints)
     effects = {row["problem_id"]: row for row in utility.table("utility").to_pylist()} if utility else {}
     total = sum(hints.shard_table("hints", shard).num_rows for shard in range(hints.shards()))
@@ -154,10 +156,8 @@ def _write(
                 written += 1
             page.write("]}</script>\n")
         else:
-            images = ImageReader(problems)
-            for name, number in numbers.items():
-                data = _json(_picture(images[name]))
-                page.write(f'<script type="application/json" id="picture-{number}">{data}</script>\n')
+            for number, picture in enumerate(_pictures(problems, list(numbers))):
+                page.write(f'<script type="application/json" id="picture-{number}">{_json(picture)}</script>\n')
     page.write(template[end:])
     return {"hints": written, "pictures": len(numbers)}
 
@@ -191,7 +191,7 @@ def _card(
         "solution": problem.solution,
         "category": problem.category,
         "pictures": [numbers.setdefault(name, len(numbers)) for name in problem.images.names],
-        "maps": [_map(map_HW) for map_HW in hint.maps],
+        "maps": _maps(hint.maps),
         "regions": [
             {"image": one.image, "label": one.label, "box": [_number(x) for x in one.box], "score": _number(one.score)}
             for one in hint.regions
@@ -225,21 +225,27 @@ def _beside_parts(hint: Hint) -> str:
     return text[len(parts) :].strip() if text.startswith(parts) else text
 
 
-def _map(map_HW: np.ndarray) -> dict[str, object]:
-    """The map in bytes, 255 where it is highest; what is negative or no number counts as nothing."""
-    map_HW = np.nan_to_num(map_HW, nan=0, posinf=0, neginf=0).clip(min=0)
-    top = float(map_HW.max(initial=0))
-    cells_HW = np.round(255 * map_HW / top if top else map_HW).astype(np.uint8)
-    rows, columns = map_HW.shape
-    mean = float(map_HW.mean()) if top else 0
-    return {
-        "rows": rows, "columns": columns, "top": float(f"{top:.4g}"), "mean": float(f"{mean:.4g}"),
-        "cells": base64.b64encode(cells_HW.tobytes()).decode(),
-    }
+def _maps(maps: Sequence[np.ndarray]) -> list[dict[str, object]]:
+    """Each map in bytes, 255 where the maps of this hint are highest, and the mean of its cells in these terms."""
+    return [
+        {
+            "rows": share_HW.shape[0], "columns": share_HW.shape[1], "mean": round(float(255 * share_HW.mean()), 2),
+            "cells": base64.b64encode(np.round(255 * share_HW).astype(np.uint8).tobytes()).decode(),
+        }
+        for share_HW in map_shares(maps)
+    ]
 
 
 def _number(value: float) -> float | None:
     return round(value, 4) if value is not None and math.isfinite(value) else None
+
+
+def _pictures(problems: Artifact, names: list[str]) -> Iterator[dict[str, object]]:
+    """What the page shows of these pictures, in their order; a few at a time, since Pillow lets threads run beside."""
+    images = ImageReader(problems)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(names), _BATCH):
+            yield from pool.map(_picture, [images[name] for name in names[start : start + _BATCH]])
 
 
 def _picture(data: bytes) -> dict[str, object]:
@@ -253,7 +259,7 @@ def _picture(data: bytes) -> dict[str, object]:
         picture.save(file, "PNG", optimize=True)
     else:
         picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        picture.save(file, "WEBP", quality=_QUALITY, method=4)
+        picture.save(file, "WEBP", quality=_QUALITY, method=2)
     kind = "png" if is_tiny else "webp"
     url = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
     return {"width": picture.width, "height": picture.height, "tiny": is_tiny, "url": url}

@@ -188,7 +188,7 @@ def _draw_pictures(
     across = math.ceil(math.sqrt(count))
     tile = side // across
     tiles = [_fit(decode_rgb(data, where=problem.problem_id), tile - 2) for data in problem.images]
-    tiles = [lay_over(one, map_HW) for one, map_HW in zip(tiles, maps, strict=False)] + tiles[len(maps) :]
+    tiles[: len(maps)] = [lay_over(*both) for both in zip(tiles, map_shares(maps), strict=False)]
     for one in regions:
         if one.image < count:
             _draw_box(tiles[one.image], one.box)
@@ -202,10 +202,15 @@ def _draw_pictures(
     return sheet
 
 
-def lay_over(picture: Image.Image, map_HW: np.ndarray) -> Image.Image:
-    """The picture under a map of any grid, whose cells stay crisp."""
-    map_HW = np.nan_to_num(map_HW, nan=0, posinf=0, neginf=0).clip(min=0)
-    share_HW = map_HW / (map_HW.max(initial=0) or 1)
+def map_shares(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The maps of one hint in 0…1, 1 where they are highest in any picture; negative or no number counts as nothing."""
+    maps = [np.nan_to_num(map_HW, nan=0, posinf=0, neginf=0).clip(min=0) for map_HW in maps]
+    top = max((map_HW.max(initial=0) for map_HW in maps), default=0)
+    return [map_HW / top if top else map_HW for map_HW in maps]
+
+
+def lay_over(picture: Image.Image, share_HW: np.ndarray) -> Image.Image:
+    """The picture under a map in 0…1 of any grid, whose cells stay crisp."""
     steps = np.linspace(0, 1, len(HEAT))
     scales = np.array([1, 1, 1, 255]) * np.array(HEAT)
     heat_HW4 = np.stack([np.interp(share_HW, steps, channel) for channel in scales.T], axis=-1)
