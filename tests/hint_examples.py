@@ -26,25 +26,32 @@ Example = tuple[Problem, Hint]
 
 
 def examples(count: int, *, seed: int = 0) -> Iterator[Example]:
-    """Of eight, five are of digit-grid, two have one to three drawn scenes, one has no picture."""
+    """Of eight, five are of digit-grid, two have one to three drawn scenes, one has no picture; a function of both."""
     grids = iter(digit_grid.load("train", seed=seed, count=count))
     for i in range(count):
         rng = np.random.default_rng([seed, i])
-        problem = next(grids) if i % 8 < 5 else scene_problem(i, rng) if i % 8 < 7 else text_problem(i, rng)
+        match i % 8:
+            case 1 | 4:
+                problem = scene_problem(i, rng)
+            case 6:
+                problem = text_problem(i, rng)
+            case _:
+                problem = next(grids)
         yield problem, hint_for(problem, i, rng)
 
 
 def scene_problem(i: int, rng: np.random.Generator) -> Problem:
     count = 1 + i // 8 % 3
     boats = int(rng.integers(3, 8))
-    sizes = [(640, 400), (300, 520), (900, 300)]
+    sizes = [(300, 520), (640, 400), (900, 300)]
     pictures = [scene(rng, *sizes[(i + k) % 3], boats if k == 0 else 2) for k in range(count)]
     where = "the picture" if count == 1 else "the first picture"
+    is_choice = i % 16 > 8
     return Problem(
         f"harbour/{i:06d}", f"How many boats lie on the water in {where}? Do not count what stands on the shore.",
-        pictures, "BCDEFGH"[boats - 3] if i % 16 > 12 else str(boats), category="counting",
-        choices=tuple(f"{n} boats" for n in range(2, 10)) if i % 16 > 12 else (),
-        answer_type="choice" if i % 16 > 12 else "integer",
+        pictures, "BCDEFGH"[boats - 3] if is_choice else str(boats), category="counting",
+        choices=tuple(f"{n} boats" for n in range(2, 10)) if is_choice else (),
+        answer_type="choice" if is_choice else "integer",
         solution=f"The sails stand in one row. Counting them from left to right gives {boats}.",
     )
 
@@ -75,7 +82,7 @@ def scene(rng: np.random.Generator, width: int, height: int, boats: int) -> byte
 
 
 def hint_for(problem: Problem, i: int, rng: np.random.Generator) -> Hint:
-    """A hint with maps and regions; of 20 one each is refused, flagged, faulty, revealing, a control."""
+    """A hint with maps and regions; of 20 two are refused, one each is flagged, faulty, revealing, a control."""
     steps = problem.steps or (
         "Go from one side to the other, so that nothing counts twice.", "Leave out what is not asked for.",
     )
@@ -91,7 +98,7 @@ def hint_for(problem: Problem, i: int, rng: np.random.Generator) -> Hint:
         source="expert" if cost.expert else "attention+steps", regions=regions, maps=maps, cost=cost,
     )
     match i % 20:
-        case 3 | 13:
+        case 2 | 13:
             said = f"{full.text} Together they make {problem.answer}, which is the result."
             return checked(Hint(problem.problem_id, said, source=full.source, maps=maps, cost=cost), problem)
         case 6:

@@ -9,15 +9,19 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from html.parser import HTMLParser
+from unittest.mock import Mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from command import done, refused
 from hint_examples import examples, write, write_run
-from ptdpo_cli.artifacts.schemas import Cost, Hint, Problem, Salient
+from ptdpo_cli.artifacts import store
+from ptdpo_cli.artifacts.schemas import UTILITY, Cost, Hint, Problem, Salient
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import ArtifactError, UsageError
 from ptdpo_cli.stages.hints_page import utility_of, verdict_of, write_page
@@ -179,27 +183,20 @@ def test_the_span_of_a_refusal_is_cut_by_characters(tmp_path):
     assert page.data["hints"][0]["refused"] == ["🧪🧪 it is ", "3", "."]
 
 
-def test_what_a_hint_brings_comes_from_the_newest_measurement_of_these_hints(tmp_path):
+def test_what_a_hint_brings_comes_from_the_newest_measurement_of_these_hints(tmp_path, monkeypatch):
     made = [(problem(), Hint("p", "Look."))]
     hints = write_run(tmp_path / "run", made, measured=False)
     _, page = page_of(hints, tmp_path / "none.html")
     assert utility_of(hints) is None and "samples" not in page.data["hints"][0]
-    row = {"problem_id": "p", "samples": 8, "plain_correct": 0, "hinted_correct": 7}
-    for name, content, right in (("other", "1" * 64, 1), ("these", hints.content_hash, 7)):
-        write_utility(tmp_path / "run", name, content, row | {"hinted_correct": right})
+    row = {"problem_id": "p", "samples": 8, "plain_correct": 0}
+    for day, (content, right) in enumerate([(hints.content_hash, 1), (hints.content_hash, 7), ("1" * 64, 3)], 1):
+        monkeypatch.setattr(store, "datetime", Mock(now=lambda zone, day=day: datetime(2026, 1, day, tzinfo=zone)))
+        table = pa.Table.from_pylist([row | {"hinted_correct": right}], schema=UTILITY)
+        inputs = {"hints": content, "reference": str(day) * 64}
+        write(tmp_path / "run", "utility", inputs, lambda shard, table=table: {"tables": {"utility": table}}, 1)
     _, page = page_of(hints, tmp_path / "hints.html")
     assert {name: page.data["hints"][0][name] for name in ("samples", "plain", "hinted")} == {
         "samples": 8, "plain": 0, "hinted": 7}
-
-
-def write_utility(run, name, content, row):
-    import pyarrow as pa
-
-    from ptdpo_cli.artifacts.schemas import UTILITY
-
-    table = pa.Table.from_pylist([row], schema=UTILITY)
-    return write(run, "utility", {"hints": content, "as": hashlib.sha256(name.encode()).hexdigest()},
-                 lambda shard: {"tables": {"utility": table}}, 1)
 
 
 def test_only_the_first_are_shown_and_the_page_knows_of_how_many(run, tmp_path):
