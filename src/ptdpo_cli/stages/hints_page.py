@@ -30,6 +30,7 @@ from ptdpo_cli.artifacts.store import Artifact, artifact_paths
 from ptdpo_cli.datasets.images import decode_rgb
 from ptdpo_cli.errors import ArtifactError, UsageError
 from ptdpo_cli.stages.build_hints import hint_from_row, read_maps
+from ptdpo_cli.stages.plan import Progress, no_progress
 from ptdpo_cli.stages.show import HEAT, draw_cell, map_shares, problems_of, run_of, tile
 
 _SIDE = 512             # pixels: longer sides are scaled down
@@ -40,7 +41,14 @@ _SHEET = 24             # hints on a sheet
 _MARK = re.compile(r"<!-- (data|pictures) -->|\{\{(style|script)\}\}")
 
 
-def write_page(hints: Artifact, out: Path | None = None, *, sheet: Path | None = None, limit: int = 1000) -> dict:
+def write_page(
+    hints: Artifact,
+    out: Path | None = None,
+    *,
+    sheet: Path | None = None,
+    limit: int = 1000,
+    progress: Progress = no_progress,
+) -> dict:
     """Writes the first `limit` hints to `out` (default: RUN/hints-<hash>.html), and the first 24 to `sheet`.
 
     Errors: ArtifactError when the problems that they were made of are not in their run, or lack one of them.
@@ -59,7 +67,7 @@ def write_page(hints: Artifact, out: Path | None = None, *, sheet: Path | None =
     partial = out.with_name(out.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as page:
-            shown = _write(page, about, hints, problems, effects, limit)
+            shown = _write(page, about, hints, problems, effects, limit, progress)
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
@@ -134,7 +142,13 @@ def _hints_of(hints: Artifact, problems: Artifact) -> Iterator[tuple[Problem, Hi
 
 
 def _write(
-    page: TextIO, about: dict, hints: Artifact, problems: Artifact, effects: Mapping[str, Mapping], limit: int
+    page: TextIO,
+    about: dict,
+    hints: Artifact,
+    problems: Artifact,
+    effects: Mapping[str, Mapping],
+    limit: int,
+    progress: Progress,
 ) -> dict[str, int]:
     """The template with its places filled in, in two passes over the hints: first their words, then their pictures.
 
@@ -157,6 +171,7 @@ def _write(
             page.write("]}</script>\n")
         else:
             for number, picture in enumerate(_pictures(problems, list(numbers))):
+                progress(number, len(numbers), "pictures")
                 page.write(f'<script type="application/json" id="picture-{number}">{_json(picture)}</script>\n')
     page.write(template[end:])
     return {"hints": written, "pictures": len(numbers)}
