@@ -1,7 +1,7 @@
 """hints show: hints as one HTML file to look at, each beside its picture, and the first ones as a sheet (PNG).
 
 The page is `pages/hints.html` with data put in, JSON that no markup can end: what a data set holds is never HTML. It
-loads nothing, and its Content-Security-Policy says so. Written as it is read, so memory does not grow with its length.
+loads nothing, and its Content-Security-Policy says so. Pictures are written as they are read, never all in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ptdpo_cli.stages.show import HEAT, draw_cell, map_shares, problems_of, run_
 _SIDE = 512             # pixels: longer sides are scaled down
 _TINY = 128             # pixels: up to here a picture stays as it is, pixel for pixel
 _QUALITY = 80           # of WebP
-_BATCH, _THREADS = 64, 4     # pictures in memory at once, and of these decoded
+_BATCH, _THREADS = 64, 4    # pictures in memory at once, and of these decoded
 _SHEET = 24             # hints on a sheet
 _MARK = re.compile(r"<!-- (data|pictures) -->|\{\{(style|script)\}\}")
 
