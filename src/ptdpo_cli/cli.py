@@ -978,7 +978,8 @@ def show_hints(
     from ptdpo_cli.artifacts.store import Artifact
     from ptdpo_cli.stages.hints_page import write_page
 
-    result = write_page(Artifact.open(path, kind="hints"), out, sheet=sheet, limit=limit)
+    with console.bar("hints show") as progress:
+        result = write_page(Artifact.open(path, kind="hints"), out, sheet=sheet, limit=limit, progress=progress)
     console.emit(result, as_json=as_json, line=result["page"])
 
 
