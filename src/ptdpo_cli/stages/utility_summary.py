@@ -215,11 +215,12 @@ def draw_utility(summary: Mapping, out: Path) -> Path:
     groups = groups_of(summary)
     shown = [*sorted(groups[:-1], key=lambda pair: -pair[1]["problems"])[:_MAX_ROWS], groups[-1]]
     shown = [pair for pair in groups if pair in shown]
-    figure = pyplot.figure(figsize=(14, max(4.2, 1.6 + 0.3 * len(shown))), layout="constrained")
+    figure = pyplot.figure(figsize=(15, max(5.5, 1.6 + 0.3 * len(shown))), layout="constrained")
     left, middle, right = figure.subfigures(1, 3, width_ratios=(1.15, 1.15, 0.9))
     _draw_accuracy(left.subplots(), shown)
     _draw_recovery(middle.subplots(), shown, summary["samples"])
-    _draw_reading(right.subplots(2, 1), [pair for pair in groups if pair[0] in (*summary["hint_sources"], "all")])
+    sources = list(summary["hint_sources"].items())
+    _draw_reading(right.subplots(2, 1), (sources if len(sources) > 1 else []) + groups[-1:])
     more = f"; {len(groups) - len(shown)} smaller groups not shown" if len(shown) < len(groups) else ""
     figure.suptitle(
         f"Hints from {', '.join(summary['hint_sources'])}: {summary['all']['problems']} problems, {summary['samples']} "
@@ -231,12 +232,17 @@ def draw_utility(summary: Mapping, out: Path) -> Path:
     return out
 
 
+_LEGEND = {
+    "frameon": False, "fontsize": 9, "loc": "lower center", "ncols": 2, "columnspacing": 1.2, "handlelength": 1.4,
+}
 _SIDES = (("plain", "question only", COLOURS[1], -0.15), ("hinted", "hinted", COLOURS[0], 0.15))
 
 
 def _draw_accuracy(axis, groups: Sequence[tuple[str, dict]]) -> None:
+    both = [[one[side]["accuracy"]["mean"] for _, one in groups] for side, *_ in _SIDES]
+    axis.hlines(_rows_from_the_top(len(groups)), *both, color="#CCCCCC", linewidth=1, zorder=0)
     for side, title, colour, shift in _SIDES:
-        places = np.arange(len(groups)) + shift
+        places = _rows_from_the_top(len(groups)) + shift
         means = [one[side]["accuracy"]["mean"] for _, one in groups]
         low, high = np.array([one[side]["accuracy"]["interval"] for _, one in groups]).T
         axis.hlines(places, low, high, color=colour, linewidth=2.2, alpha=0.55)
@@ -246,7 +252,7 @@ def _draw_accuracy(axis, groups: Sequence[tuple[str, dict]]) -> None:
     axis.set_xlabel("accuracy, 95 % interval over problems")
     axis.set_title("Does the hint help?", fontsize=11)
     axis.grid(axis="x", alpha=0.25)
-    axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, -0.02), ncols=2)
+    axis.legend(**_LEGEND)
 
 
 _SHADES = ("#BBBBBB", "#FDD49E", "#7FBFE5", "#0072B2")      # grey: still all wrong; the darker blue: all right
@@ -254,59 +260,68 @@ _SHADES = ("#BBBBBB", "#FDD49E", "#7FBFE5", "#0072B2")      # grey: still all wr
 
 def _draw_recovery(axis, groups: Sequence[tuple[str, dict]], n: int) -> None:
     groups = [(name, one["all_fail"]) for name, one in groups if one["all_fail"]["problems"]]
-    axis.set_title("Problems without a right answer: what becomes of them", fontsize=11)
+    axis.set_title("What becomes of all-fail problems?", fontsize=11)
     if not groups:
         axis.set_axis_off()
         axis.text(0.5, 0.5, f"no problem fails all {n} samples\nwithout a hint", ha="center", transform=axis.transAxes)
         return
-    before = np.zeros(len(groups))
+    places, before = _rows_from_the_top(len(groups)), np.zeros(len(groups))
     titles = recovery_titles(n)
     for (key, title), colour in zip(titles.items(), (_SHADES[RECOVERY.index(key)] for key in titles), strict=True):
         shares = np.array([one["shares"][key] for _, one in groups])
-        axis.barh(np.arange(len(groups)), shares, left=before, color=colour, height=0.72, label=title)
-        for place, (start, share) in enumerate(zip(before, shares, strict=True)):
+        axis.barh(places, shares, left=before, color=colour, height=0.72, label=title)
+        for place, start, share in zip(places, before, shares, strict=True):
             if share >= 0.12:
                 ink = "white" if key == "all_pass" else "black"
                 axis.text(start + share / 2, place, f"{share:.0%}", ha="center", va="center", fontsize=8, color=ink)
         before += shares
     _name_rows(axis, [f"{name}  (n = {one['problems']})" for name, one in groups])
     axis.set_xlim(0, 1)
-    axis.set_xlabel("share of all-fail problems")
-    axis.legend(frameon=False, fontsize=9, title=f"right answers of {n} with the hint", title_fontsize=9,
-                loc="lower center", ncols=4)
+    axis.set_xlabel(f"share of problems that fail all {n} times without a hint")
+    axis.legend(**_LEGEND | {"ncols": 4}, title=f"right answers of {n} with the hint", title_fontsize=9)
 
 
 def _draw_reading(axes, groups: Sequence[tuple[str, dict]]) -> None:
+    """Above KL and ΔNLL, below lengths, each as a pair of bars per source of hints."""
     upper, lower = axes
-    names = [name for name, _ in groups]
     bars = (
-        (upper, "kl", "KL(question only ‖ hinted)", COLOURS[2], -0.19),
-        (upper, "nll_change", "ΔNLL", COLOURS[4], 0.19),
-        (lower, "plain", "question only", COLOURS[1], -0.19),
-        (lower, "hinted", "hinted", COLOURS[0], 0.19),
+        (upper, "kl", "KL(question only ‖ hinted)", COLOURS[2], -0.2),
+        (upper, "nll_change", "ΔNLL", COLOURS[4], 0.2),
+        (lower, "plain", "question only", COLOURS[1], -0.2),
+        (lower, "hinted", "hinted", COLOURS[0], 0.2),
     )
     for axis, key, title, colour, shift in bars:
         found = [one[key] if axis is upper else one[key]["tokens"] for _, one in groups]
         means = np.array([one["mean"] for one in found])
         errors = np.abs(np.array([one["interval"] for one in found]).T - means)
-        places = np.arange(len(groups)) + shift
-        axis.bar(places, means, 0.36, yerr=errors, color=colour, label=title, capsize=3, error_kw={"linewidth": 1.2})
+        places = _rows_from_the_top(len(groups)) + shift
+        axis.barh(places, means, 0.36, xerr=errors, color=colour, label=title, capsize=2, error_kw={"linewidth": 1.2})
         for place, mean, error in zip(places, means, errors[1], strict=True):
-            shown = f"{mean:.3f}" if axis is upper else f"{mean:.0f}"
-            axis.annotate(shown, (place, mean + error), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+            shown = f"{mean:z.3f}" if axis is upper else f"{mean:,.1f}"
+            axis.annotate(shown, (mean + error, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
     for axis, unit, title in (
-        (upper, "nats per token", "Does the model read it?"), (lower, "tokens", "Length of a response"),
+        (upper, "nats per token of question-only responses", "Does the model read it?"),
+        (lower, "tokens", "How long is a response?"),
     ):
-        axis.set_xticks(range(len(names)), names, fontsize=9)
-        axis.set_ylabel(unit)
+        _name_rows(axis, [name for name, _ in groups])
+        axis.set_xlabel(unit)
         axis.set_title(title, fontsize=11)
-        axis.margins(y=0.3)
-        axis.axhline(0, color="black", linewidth=0.8)
-        axis.grid(axis="y", alpha=0.25)
-        axis.legend(frameon=False, fontsize=9, loc="upper center", ncols=2)
+        axis.set_xmargin(0.25)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.grid(axis="x", alpha=0.25)
+        axis.legend(**_LEGEND)
 
 
 def _name_rows(axis, names: Sequence[str]) -> None:
-    """One row per name from the top down, with room for a legend below."""
-    axis.set_yticks(range(len(names)), names, fontsize=9)
-    axis.set_ylim(len(names) + 0.4, -0.7)
+    """Names of the rows, a line above the last one, which is of all, and room for a legend below."""
+    places = _rows_from_the_top(len(names))
+    axis.set_yticks(places, names, fontsize=9)
+    axis.set_ylim(places[-1] + 2.0, -0.7)
+    if len(names) > 1:
+        axis.axhline(places[-1] - 0.75, color="black", linewidth=0.6)
+
+
+def _rows_from_the_top(n: int) -> np.ndarray:
+    places = np.arange(n, dtype=float)
+    places[-1] += 0.5 * (n > 1)
+    return places
