@@ -122,8 +122,8 @@ def find_utility(recipe: Recipe, hints: Artifact, reference: dict[str, str]) -> 
     raise ArtifactError(
         "these hints were not measured, so hints.min_gain cannot say which of them help",
         expected=f"a measurement of {hints.path} by this recipe's model, sampling and prompts",
-        found=f"{len(there)} others in {folder}" if there else f"none in {folder}",
-        hint=f"measure them with {command}",
+        found=f"{len(there)} of other hints or settings in {folder}" if there else f"none in {folder}",
+        hint=f"measure them with {command} and the same recipe",
     )
 
 
