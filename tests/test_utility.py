@@ -324,8 +324,8 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def test_killed_and_resumed_and_in_parts_it_is_the_same(opened, tmp_path):
-    work, hints = opened("rollout.problems_per_shard=3")
-    whole = score(work, hints)
+    work, hints = opened("rollout.problems_per_shard=2", "data.count=7")
+    whole = score(work, hints, samples=2)
     assert whole.shards() == 4
     for name in ("killed", "parts"):
         shutil.copytree(work.run, tmp_path / name)
@@ -342,14 +342,14 @@ def test_killed_and_resumed_and_in_parts_it_is_the_same(opened, tmp_path):
             return super().sample(requests, sampling)
 
     with pytest.raises(KeyboardInterrupt):
-        score(other, hints, engine=Killed(other.reference))
+        score(other, hints, engine=Killed(other.reference), samples=2)
     assert len(list(partial_dir(tmp_path / "killed" / "utility" / whole.path.name).glob("shard-*.json"))) == 2
-    resumed = score(other, hints, engine=Killed(other.reference))
+    resumed = score(other, hints, engine=Killed(other.reference), samples=2)
     assert Killed.calls == 6 + 4        # what was finished is not done again
     assert contents(resumed.path) == contents(whole.path) and resumed.content_hash == whole.content_hash
     other = Workspace(work.recipe, tmp_path / "parts")
     for index in (1, 0):
-        part = score(other, hints, part=Part(2, index))
+        part = score(other, hints, part=Part(2, index), samples=2)
         assert "summary" not in part.manifest.extra
     merge(tmp_path / "parts")
     (path,) = artifact_paths(tmp_path / "parts" / "utility")
@@ -544,14 +544,11 @@ def test_a_dry_run_says_what_is_missing_and_touches_nothing(tmp_path):
     assert snapshot(run) == before
 
 
-def test_a_control_helps_less(tmp_path):
+def test_controls_say_nothing_of_a_problem(tmp_path):
     """The same words for every problem: what is left of the gain is what any longer prompt gives."""
-    gains = {}
-    for source in ("regions+steps", "generic"):
-        run = tmp_path / source
-        done("build-hints", *SETTINGS, "--run", run, "--source", source)
-        gains[source] = done("hints", "score", run / "hints", "--n", 4, "--json").json["summary"]["all"]["gain"]
-    assert gains["generic"]["difference"] < gains["regions+steps"]["difference"] - 0.2
+    done("build-hints", *SETTINGS, "--run", tmp_path / "generic", "--source", "generic")
+    whole = done("hints", "score", tmp_path / "generic" / "hints", "--n", 4, "--json").json["summary"]["all"]
+    assert whole["gain"]["difference"] < 0.1 and whole["problems"] == 10
     done("build-hints", *SETTINGS, "--run", tmp_path / "none", "--source", "none")
     refused(2, "hints", "score", tmp_path / "none" / "hints", says=("no problem has a hint",))
 
