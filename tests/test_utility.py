@@ -205,6 +205,14 @@ def test_tables_are_readable_at_80_columns():
         assert re.search(line, text), (line, text)
 
 
+def test_tables_say_the_same_of_a_summary_that_was_read_back():
+    """A manifest sorts its keys by their spelling: 16 comes before 2."""
+    summary = summarise_utility([row(f"{i}", i, 16, 16) for i in range(17)], seed=0, resamples=50)
+    read_back = json.loads(json.dumps(summary, sort_keys=True))
+    assert list(read_back["all"]["plain"]["pass_at_k"]) != list(summary["all"]["plain"]["pass_at_k"])
+    assert shown(read_back) == shown(summary) and re.search(r"hinted: 1: .*, 2: .*, 8: .*, 16: ", shown(read_back))
+
+
 # --- divergences ------------------------------------------------------------------------------------------------------
 
 

@@ -196,7 +196,8 @@ def render_utility(summary: Mapping, console: Console) -> None:
         console.print(recovered)
     console.print(reading)
     for side, title in (("plain", "question only"), ("hinted", "hinted")):
-        chances = ", ".join(f"{k}: {value:.3f}" for k, value in whole[side]["pass_at_k"].items())
+        by_k = sorted(whole[side]["pass_at_k"].items(), key=lambda pair: int(pair[0]))   # a manifest sorts by spelling
+        chances = ", ".join(f"{k}: {value:.3f}" for k, value in by_k)
         console.print(f"pass@k, {title}: {chances}")
     for line in summary["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), line))
