@@ -23,13 +23,16 @@ from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.logprobs import chunks, require_finite, response_logits, token_logprobs
 from ptdpo_cli.models.prompt import user_message
 
-# Asks nothing of any part of a picture. Source: arXiv 2502.17422, section 4.
-CONTENT_FREE = "Write a general description of the image."
+# A question that asks for nothing; what its words are hardly matters (docs/hints-attention.md).
+# Source: the content-free input of arXiv 2102.09690.
+CONTENT_FREE = "N/A"
 # Of each of question and response, evenly spread: what a longer text adds to a mean over rows is not worth its cost.
 MAX_ROWS = 64
 # Attention weights held at once, of some sequences of a batch (64 MB).
 _WEIGHTS_AT_ONCE = 2**24
 _LOGITS_PER_CHUNK = 2**24
+# A share of attention below this is rounding; it must not make a divergence large.
+_FLOOR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +53,15 @@ class Reading:
 
 
 def read_with(
-    policy: Policy, prompt: Prompt, response: str, *, question: bool, solution: bool, instruction: str
+    policy: Policy, prompt: Prompt, response: str, *, question: bool, response_counts: bool, instruction: str
 ) -> Reading:
     """The reading of a prompt with pictures and of a response to it.
 
     Rows of the question: where the prompt differs from the same prompt with the content-free question, so that
     template and instruction do not count. Rows of the response: those that predict its tokens, from the prompt's last
     one on; there the model looks for what it is about to say.
+
+    Errors: UsageError for a response with media tokens, or where there is nothing to read.
     """
     messages = user_message(CONTENT_FREE, len(prompt.images), instruction=instruction)
     free_text = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -64,15 +69,17 @@ def read_with(
     free_ids_F = np.array(policy.tokenizer(free_text, add_special_tokens=False).input_ids)
     response_ids_T = np.array(policy.tokenizer(response, add_special_tokens=False).input_ids, dtype=np.int64)
 
+    if set(policy.media_ids) & set(response_ids_T.tolist()):
+        raise UsageError(f"the solution of problem {prompt.problem_id} holds a media token")
     start = _after_pictures(prompt)
     asked, free = prompt.token_ids_L[start:].tolist(), free_ids_F.tolist()
     before = _common(asked, free)
     after = _common(asked[before:][::-1], free[before:][::-1])
     rows = [np.arange(start + before, len(prompt) - after)] if question else []
-    rows += [len(prompt) - 1 + np.arange(len(response_ids_T))] if solution else []
+    rows += [len(prompt) - 1 + np.arange(len(response_ids_T))] if response_counts else []
     rows = [_spread(some, MAX_ROWS) for some in rows if len(some)]
     if not rows:
-        return Reading(prompt, response_ids_T, free_ids_F, np.zeros(0, int), np.zeros(0, np.float32))
+        raise UsageError(f"problem {prompt.problem_id} has no text whose attention could be read")
     weights = [np.full(len(some), 1 / len(some) / len(rows), np.float32) for some in rows]
     return Reading(prompt, response_ids_T, free_ids_F, np.concatenate(rows), np.concatenate(weights))
 
@@ -92,15 +99,14 @@ def _spread(rows: np.ndarray, limit: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
-    """Readings as the model reads them, right-padded, with rows and columns to look at.
-
-    `weights_BR` is 0, and `is_free_BR` False, where there is no row; `is_image_BC` is False where there is no column.
+    """Readings as the model reads them, right-padded, with rows and columns to look at: R = Q text rows, then F of the
+    content-free question. Weights of rows that are only padding are 0; `is_image_BC` is False where there is no column.
     """
 
     inputs: dict[str, torch.Tensor]
     rows_BR: torch.Tensor
-    weights_BR: torch.Tensor
-    is_free_BR: torch.Tensor
+    weights_BQ: torch.Tensor
+    free_weights_BF: torch.Tensor       # a mean over the content-free rows
     columns_BC: torch.Tensor
     is_image_BC: torch.Tensor
 
@@ -118,15 +124,14 @@ def pack(readings: Sequence[Reading], *, pad_id: int, device) -> PackedBatch:
     text_B11 = torch.tensor([len(one) - len(one.free_ids_F) for one in readings], device=device)[:, None, None]
     i, j = torch.arange(length, device=device)[:, None], torch.arange(length, device=device)
     inputs["attention_mask"] = ((j <= i) & ((i < text_B11) | (j < end_B11) | (j >= text_B11)))[:, None]
-    free = [np.arange(len(one) - len(one.free_ids_F), len(one)) for one in readings]
-    rows_BR, is_row_BR = _pad([np.concatenate([one.rows_R, of]) for one, of in zip(readings, free, strict=True)])
-    weights_BR, _ = _pad([np.append(one.weights_R, np.zeros(len(of))) for one, of in zip(readings, free, strict=True)])
+    rows_BQ, _ = _pad([one.rows_R for one in readings])
+    rows_BF, is_free_BF = _pad([np.arange(len(one) - len(one.free_ids_F), len(one)) for one in readings])
     columns_BC, is_image_BC = _pad([one.prompt.type_ids_L.eq(1).nonzero()[:, 0].numpy() for one in readings])
     return PackedBatch(
         inputs,
-        rows_BR.to(device),
-        weights_BR.float().to(device),
-        ((weights_BR == 0) & is_row_BR).to(device),
+        torch.cat([rows_BQ, rows_BF], 1).to(device),
+        _pad([one.weights_R for one in readings])[0].to(device),
+        (is_free_BF / is_free_BF.sum(1, keepdim=True)).to(device),
         columns_BC.to(device),
         is_image_BC.to(device),
     )
@@ -197,8 +202,6 @@ def watching(
 
     The hooks go when the block ends, however it ends. Inside, attention is torch's sdpa: flash-attn takes no mask of
     this kind, and eager takes it as numbers.
-
-    Errors: UsageError for a model whose layers are not built of q_proj, k_proj, v_proj and o_proj.
     """
     with ExitStack() as stack:
         implementation = model.config._attn_implementation
@@ -211,19 +214,23 @@ def watching(
         yield
 
 
-def _layers(model) -> list[torch.nn.Module]:
-    body = model.model
-    layers = [getattr(layer, "self_attn", None) for layer in getattr(body, "language_model", body).layers]
-    parts = ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim")
-    missing = [part for part in parts if not all(hasattr(layer, part) for layer in layers)]
+def require_readable(policy: Policy) -> None:
+    """Errors: UsageError for a model whose attention or picture grids are not built as this module reads them."""
+    parts = ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling")
+    missing = [part for part in parts if not all(hasattr(layer, part) for layer in _layers(policy.model))]
+    missing += [] if hasattr(policy.processor.image_processor, "merge_size") else ["picture grids"]
     if missing:
         raise UsageError(
-            f"attention of models of type {model.config.model_type} cannot be read",
-            expected=f"layers with self_attn and, in it, {', '.join(parts)}",
+            f"attention of models of type {policy.model.config.model_type} cannot be read",
+            expected=f"layers with self_attn and, in it, {', '.join(parts)}; a processor that gives picture grids",
             found=f"no {', '.join(missing)}",
             hint="take another source of hints: `--source regions+steps`",
         )
-    return layers
+
+
+def _layers(model) -> list[torch.nn.Module]:
+    body = model.model
+    return [getattr(layer, "self_attn", None) for layer in getattr(body, "language_model", body).layers]
 
 
 def _watch(attention: torch.nn.Module, batch: PackedBatch, see, with_values: bool) -> list:
@@ -291,10 +298,10 @@ def some_at_a_time(batch: PackedBatch, layer: Layer) -> Iterator[slice]:
 
 def evidence(
     attention_BHRC: torch.Tensor,
-    weights_BR: torch.Tensor,
-    is_free_BR: torch.Tensor,
+    weights_BQ: torch.Tensor,
+    free_weights_BF: torch.Tensor,
     *,
-    gradient_BHRC: torch.Tensor | None = None,
+    gradient_BHQC: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What the rows of one layer look at for what they say -> map_BC ≥ 0, summed over heads and rows.
 
@@ -307,18 +314,18 @@ def evidence(
 
     Source: the content-free map is that of arXiv 2502.17422 (there a ratio of maps, without weights of heads).
     """
-    tiny = torch.finfo(attention_BHRC.dtype).tiny
-    mass_BHR1 = attention_BHRC.sum(-1, keepdim=True)
-    where_BHRC = attention_BHRC / mass_BHR1.clamp_min(tiny)
-    free_BH1C = (attention_BHRC * is_free_BR[:, None, :, None]).sum(2, keepdim=True)
-    free_BH1C = free_BH1C / free_BH1C.sum(-1, keepdim=True).clamp_min(tiny)
-    # Attention below a billionth of a head's is rounding; it must not make a divergence large.
-    floor = 1e-9
-    gain_BHR1 = (where_BHRC * ((where_BHRC + floor) / (free_BH1C + floor)).log()).sum(-1, keepdim=True).clamp_min_(0)
-    found_BHRC = mass_BHR1 * gain_BHR1 * (where_BHRC - free_BH1C).clamp_min_(0) * weights_BR[:, None, :, None]
-    if gradient_BHRC is not None:
-        found_BHRC = found_BHRC * gradient_BHRC.clamp_min(0)
-    return found_BHRC.sum((1, 2))
+    text_BHQC, free_BHFC = attention_BHRC.split([weights_BQ.shape[1], free_weights_BF.shape[1]], 2)
+    free_BHC = torch.einsum("bhfc,bf->bhc", free_BHFC, free_weights_BF.to(free_BHFC.dtype))
+    mass_BHQ, free_mass_BH = text_BHQC.sum(-1), free_BHC.sum(-1)
+    where_BHQC = text_BHQC / mass_BHQ.clamp_min(_FLOOR)[..., None]
+    free_BHC = free_BHC / free_mass_BH.clamp_min(_FLOOR)[..., None]
+    gain_BHQ = torch.xlogy(where_BHQC, where_BHQC).sum(-1)
+    gain_BHQ -= (where_BHQC @ free_BHC.clamp_min(_FLOOR).log()[..., None])[..., 0]
+    weight_BHQ = mass_BHQ * gain_BHQ.clamp_min_(0) * weights_BQ[:, None]
+    found_BHQC = (where_BHQC - free_BHC[:, :, None]).clamp_min_(0)
+    if gradient_BHQC is not None:
+        found_BHQC = found_BHQC * gradient_BHQC.clamp_min(0)
+    return (weight_BHQ[..., None, :] @ found_BHQC).sum((1, 2))
 
 
 def look(policy: Policy, readings: Sequence[Reading], *, gradient: bool = False) -> list[list[np.ndarray]]:
@@ -335,7 +342,7 @@ def look(policy: Policy, readings: Sequence[Reading], *, gradient: bool = False)
         for some in some_at_a_time(batch, layer):
             attention_BHRC = image_attention(model, batch, layer, some)
             map_BC[some] += evidence(
-                attention_BHRC, batch.weights_BR[some], batch.is_free_BR[some], gradient_BHRC=gradient_of(some)
+                attention_BHRC, batch.weights_BQ[some], batch.free_weights_BF[some], gradient_BHQC=gradient_of(some)
             ).to(map_BC.dtype)
 
     if gradient:
@@ -346,6 +353,11 @@ def look(policy: Policy, readings: Sequence[Reading], *, gradient: bool = False)
     else:
         with torch.no_grad(), watching(model, batch, see):
             model.model(**batch.inputs, use_cache=False)
+    if not bool(torch.isfinite(map_BC).all()):
+        raise PtdpoError(
+            "the reference's attention holds NaN or inf",
+            hint="the weights are damaged or the dtype is too narrow; try `--set model.dtype=float32`",
+        )
     merge = policy.processor.image_processor.merge_size
     return [
         _on_grids(values_C[is_image_C], reading.prompt.image_grid_thw.numpy() // [1, merge, merge])
@@ -401,12 +413,12 @@ def _gradient_of_logprob(policy: Policy, hidden_NX: torch.Tensor, ids_N: torch.T
 def attention_gradient(
     batch: PackedBatch, layer: Layer, output_gradient_BLX: torch.Tensor, sequences: slice
 ) -> torch.Tensor:
-    """∂ log p(response) / ∂a = ⟨∂ log p / ∂(a row's output of a head), v of a column⟩ -> gradient_BHRC."""
-    rows_BR, columns_BC = batch.rows_BR[sequences], batch.columns_BC[sequences]
+    """∂ log p(response) / ∂a = ⟨∂ log p / ∂(a row's output of a head), v of a column⟩ -> gradient_BHQC."""
+    rows_BQ, columns_BC = batch.rows_BR[sequences, : batch.weights_BQ.shape[1]], batch.columns_BC[sequences]
     value_BLKD = layer.value_BLKD[sequences]
     B, _, K, D = value_BLKD.shape
-    sequence_B1 = torch.arange(B, device=rows_BR.device)[:, None]
-    output_BRKGD = output_gradient_BLX[sequences][sequence_B1, rows_BR].view(B, rows_BR.shape[1], K, -1, D)
+    sequence_B1 = torch.arange(B, device=rows_BQ.device)[:, None]
+    output_BQKGD = output_gradient_BLX[sequences][sequence_B1, rows_BQ].view(B, rows_BQ.shape[1], K, -1, D)
     value_BCKD = value_BLKD[sequence_B1, columns_BC]
-    gradient = torch.einsum("brkgd,bckd->bkgrc", output_BRKGD, value_BCKD)
+    gradient = torch.einsum("bqkgd,bckd->bkgqc", output_BQKGD, value_BCKD)
     return gradient.flatten(1, 2).to(torch.promote_types(gradient.dtype, torch.float32))
