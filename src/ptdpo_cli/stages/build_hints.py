@@ -151,6 +151,10 @@ def _open_source(name: str, recipe: Recipe, run: Path, reference: Callable[[], P
         return each(lambda problem: Draft(fault="a control without hints"))
     if name == "generic":
         return each(lambda problem: Draft(text=settings.generic))
+    if name == "attention":
+        from ptdpo_cli.stages.attention_hints import attention_source
+
+        return attention_source(recipe, reference())
     if name in ("solution", "answer", "rationale"):
         return each(getattr(privileged, f"draft_from_{name}"))
     raise UsageError(f"the source {name} is not built yet")
