@@ -192,6 +192,8 @@ def test_warnings_are_given_where_they_are_due_and_nowhere_else():
     worse = good[:2] + [row(f"w{i}", 4, 1, category="y") for i in range(40)]
     assert "accuracy is lower with these hints than without, by 0.667" in warned(worse)
     assert "includes 0" not in warned(worse) and "lower accuracy in y" in warned(worse)
+    many = [row(f"{i}/{j}", 4, 1, category=f"c{i}") for i in range(7) for j in range(3)]
+    assert "lower accuracy in c0, c1, c2, c3, c4 and 2 more" in warned(many)
     unread = [one | {"kl": 2e-4} for one in good]
     assert "hardly reads" in warned(unread) and "2.0e-04 nats" in warned(unread)
 

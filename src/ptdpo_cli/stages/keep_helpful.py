@@ -51,10 +51,9 @@ def make_helpful(plan: Plan, hints: Artifact, utility: Artifact, *, force: bool 
     with plan.writer(force=force) as writer:
         for shard in range(hints.shards()):
             rows = hints.shard_table("hints", shard).to_pylist()
-            kept = [_without(row, verdicts[row["problem_id"]]) if _is_in(row, verdicts) else row for row in rows]
-            writer.write_shard(
-                shard, tables={"hints": pa.Table.from_pylist(kept, schema=HINTS)}, same_as=hints,   # its maps
-            )
+            kept = [_judged(row, verdicts.get(row["problem_id"])) for row in rows]
+            table = pa.Table.from_pylist(kept, schema=HINTS)
+            writer.write_shard(shard, tables={"hints": table}, same_as=hints)       # maps stay as they are
         dropped = len(verdicts)
         counts = hints.manifest.counts | {"hints": hints.manifest.counts["hints"] - dropped, "dropped": dropped}
         return writer.finish(counts=counts)
@@ -70,11 +69,10 @@ def unhelpful(utility: Artifact, min_gain: float) -> dict[str, str]:
     }
 
 
-def _is_in(row: Mapping, verdicts: Mapping[str, str]) -> bool:
-    return row["hint"] is not None and row["problem_id"] in verdicts
-
-
-def _without(row: Mapping, refusal: str) -> dict:
+def _judged(row: Mapping, refusal: str | None) -> dict:
+    """The row, or in place of its hint the reason why it was dropped, with what it said kept apart."""
+    if refusal is None:
+        return dict(row)
     return {**row, "hint": None, "spatial": "", "steps": [], "refusal": refusal, "refused": row["hint"]}
 
 

@@ -23,6 +23,7 @@ _RESAMPLES = 10_000
 _FEW_ALL_FAIL = 30              # fewer problems say little of shares: an interval of ±0.18 at best
 _HARDLY_READ = 1e-3             # nats per token; the paper's hints have 0.05, an answer alone 0.01
 _MAX_ROWS = 24                  # of a panel
+_NAMED = 5                      # categories in a warning
 # Right answers with the hint, of problems that have none without: the paper's Fig. 5 for n = 16.
 RECOVERY = ("unrecovered", "below_half", "half_or_more", "all_pass")
 
@@ -110,7 +111,8 @@ def warnings_of(summary: Mapping) -> list[str]:
         )
     hurt = [name for name, one in summary["categories"].items() if one["gain"]["interval"][1] < 0]
     if hurt and len(summary["categories"]) > 1:
-        names = ", ".join(name or "(none)" for name in hurt)
+        names = ", ".join(name or "(none)" for name in hurt[:_NAMED])
+        names += f" and {len(hurt) - _NAMED} more" if len(hurt) > _NAMED else ""
         said.append(f"the hints lower accuracy in {names}: there the gain's whole interval is below 0")
     if (failed := whole["all_fail"]["problems"]) < _FEW_ALL_FAIL:
         said.append(
