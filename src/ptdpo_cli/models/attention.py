@@ -28,8 +28,8 @@ from ptdpo_cli.models.prompt import user_message
 CONTENT_FREE = "N/A"
 # Of each of question and response, evenly spread: what a longer text adds to a mean over rows is not worth its cost.
 MAX_ROWS = 64
-# Attention weights held at once, of some sequences of a batch (64 MB).
-_WEIGHTS_AT_ONCE = 2**24
+# Attention weights held at once, of some sequences of a batch (8 MB).
+_WEIGHTS_AT_ONCE = 2**21
 _LOGITS_PER_CHUNK = 2**24
 # A share of attention below this is rounding; it must not make a divergence large.
 _FLOOR = 1e-9
@@ -172,9 +172,9 @@ def attention_of_rows(
     """softmax(scaling · q kᵀ) of some rows over all visible keys, in float32 or better -> attention_BHRL."""
     B, R, H, D = query_BRHD.shape
     K = key_BLKD.shape[2]
-    query = query_BRHD.view(B, R, K, H // K, D).permute(0, 2, 3, 1, 4).reshape(B, K, -1, D)
+    query = (query_BRHD * scaling).view(B, R, K, H // K, D).permute(0, 2, 3, 1, 4).reshape(B, K, -1, D)
     scores = (query @ key_BLKD.permute(0, 2, 3, 1)).view(B, H, R, -1)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).mul_(scaling)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     return scores.masked_fill_(~visible_BRL[:, None], float("-inf")).softmax(-1)
 
 
