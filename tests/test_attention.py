@@ -32,6 +32,7 @@ from ptdpo_cli.models.attention import (
 )
 from ptdpo_cli.models.inputs import Context, build_prompts
 from ptdpo_cli.models.load import Policy, load_policy
+from ptdpo_cli.recipe import AttentionHints
 from ptdpo_cli.stages import build_hints
 from ptdpo_cli.stages.attention_hints import attention_source
 from ptdpo_cli.stages.build_hints import read_hints, read_maps
@@ -226,17 +227,17 @@ def test_with_no_text_to_read_there_is_an_error_and_without_difference_no_eviden
     with pytest.raises(UsageError, match="no text"):
         read_with(policy, prompt, "", question=False, response_counts=True, instruction="")
     attention_BHRC = torch.full((1, 2, 3, 4), 0.1)
-    assert not evidence(attention_BHRC, torch.ones(1, 2), torch.ones(1, 1)).any()
+    assert not evidence(attention_BHRC, torch.ones(1, 2, dtype=bool), torch.ones(1, 1)).any()
 
 
 def test_evidence_by_hand():
     """Two heads, one row, three image tokens. A sink gets most in both, and nothing on the map."""
     text = torch.tensor([[0.5, 0.1, 0.0], [0.0, 0.02, 0.02]])
     free = torch.tensor([[0.5, 0.0, 0.1], [0.0, 0.1, 0.1]])
-    map_BC = evidence(torch.stack([text, free], 1)[None], torch.ones(1, 1), torch.ones(1, 1))
+    [[found_C]] = evidence(torch.stack([text, free], 1)[None], torch.ones(1, 1, dtype=bool), torch.ones(1, 1))
     p, q = text[0] / 0.6, (free[0] / 0.6).clamp_min(1e-9)
     gain = (p[0] * (p[0] / q[0]).log() + p[1] * (p[1] / q[1]).log()).item()
-    np.testing.assert_allclose(map_BC[0], [0, 0.6 * gain * (0.1 / 0.6), 0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found_C, [0, 0.6 * gain * (0.1 / 0.6), 0], rtol=1e-5, atol=1e-7)
 
 
 def test_rows_of_the_question_are_where_the_prompts_differ():
@@ -245,11 +246,10 @@ def test_rows_of_the_question_are_where_the_prompts_differ():
     [prompt] = build_prompts(policy, [contexts()[1]], instruction=instruction, max_tokens=2000, max_pixels=10**7)
     reading = read_with(policy, prompt, "", question=True, response_counts=False, instruction=instruction)
     words = policy.tokenizer.decode(prompt.token_ids_L[reading.rows_R])
-    assert words.strip() == "How many red shapes?" and reading.weights_R.sum() == pytest.approx(1)
+    assert words.strip() == "How many red shapes?"
     both = read_with(policy, prompt, "two", question=True, response_counts=True, instruction=instruction)
     n = len(both.response_ids_T)
     assert both.rows_R[-n:].tolist() == list(range(len(prompt) - 1, len(prompt) - 1 + n))
-    assert both.weights_R[-n:].sum() == pytest.approx(0.5)
 
 
 def test_long_texts_are_read_at_evenly_spread_rows():
@@ -321,18 +321,31 @@ def evidence_ratio(problems, maps) -> float:
 
 
 def test_needed_cells_of_digit_grid_hold_twice_the_attention_of_the_others():
-    """Measured 2.5 on 300 problems (docs/hints-attention.md); of kinds that the base was not taught too."""
-    problems, maps = digit_maps(("question", "solution"))
-    assert evidence_ratio(problems, maps) >= 2
+    """Measured 13 on 300 problems (docs/hints/attention.md); of kinds that the base was not taught too."""
+    problems, maps = digit_maps(("solution",))
+    assert evidence_ratio(problems, maps) >= 6
     untaught = [i for i, problem in enumerate(problems) if not digit_grid.KINDS[problem.category].taught]
-    assert evidence_ratio([problems[i] for i in untaught], [maps[i] for i in untaught]) >= 2
-    named = [draft_from_maps(problem, [map_HW]) for problem, map_HW in zip(problems, maps, strict=True)]
+    assert evidence_ratio([problems[i] for i in untaught], [maps[i] for i in untaught]) >= 6
+    settings = AttentionHints().model_dump(include={"max_regions", "threshold"})
+    named = [draft_from_maps(problem, [map_HW], **settings) for problem, map_HW in zip(problems, maps, strict=True)]
     hits = [
         len({region.label for region in draft.regions} & {region.label for region in problem.regions})
         for draft, problem in zip(named, problems, strict=True)
     ]
-    assert sum(hits) / sum(len(draft.regions) for draft in named) >= 0.8
-    assert sum(hits) / sum(len(problem.regions) for problem in problems) >= 0.75
+    assert sum(hits) / sum(len(draft.regions) for draft in named) >= 0.9
+    assert sum(hits) / sum(len(problem.regions) for problem in problems) >= 0.9
+
+
+def test_words_that_go_by_while_a_place_is_looked_at_do_not_count():
+    """A place counts by the row that looks at it most: the same row five times more changes nothing."""
+    policy = load_policy("tiny-base")
+    [problem] = digit_grid.load("validation", count=1)
+    context = Context(problem.problem_id, problem.question, problem.images)
+    [prompt] = build_prompts(policy, [context], instruction="", max_tokens=256, max_pixels=10**6)
+    reading = read_with(policy, prompt, problem.solution, question=False, response_counts=True, instruction="")
+    repeated = replace(reading, rows_R=np.concatenate([reading.rows_R, reading.rows_R[[3] * 5]]))
+    [[once]], [[often]] = look(policy, [reading]), look(policy, [repeated])
+    np.testing.assert_allclose(once, often, rtol=1e-5)
 
 
 # --- regions and words ------------------------------------------------------------------------------------------------
@@ -348,7 +361,7 @@ def spots(shape: tuple[int, int], *boxes: tuple[int, int, int, int], heights=(1.
 
 def test_cells_of_a_small_grid_are_named_one_by_one_the_most_salient_first():
     map_HW = np.array([[0.30, 0.25, 0.01], [0.01, 0.2, 0.01], [0.02, 0.05, 0.15]], np.float32)
-    draft = draft_from_maps(Problem("p", "q", [b""], "1"), [map_HW])
+    draft = draft_from_maps(Problem("p", "q", [b""], "1"), [map_HW], max_regions=4, threshold=0.5)
     assert [region.label for region in draft.regions] == ["top-left", "top", "center", "bottom-right"]
     assert [round(region.score, 2) for region in draft.regions] == [1, 0.83, 0.67, 0.5]
     assert draft.spatial == "Look only at top-left, top, center, bottom-right." and not draft.fault
@@ -375,7 +388,7 @@ def test_a_lone_spike_on_a_fine_grid_does_not_hide_the_rest():
     [np.full((3, 3), np.nan, np.float32)], [np.full((20, 20), 1 / 500), np.full((10, 10), 1 / 500)],
 ])
 def test_flat_maps_have_no_regions_and_say_so(maps):
-    draft = draft_from_maps(Problem("p", "q", [b""], "1"), maps)
+    draft = draft_from_maps(Problem("p", "q", [b""], "1"), maps, max_regions=4, threshold=0.5)
     assert draft.regions == () and draft.spatial == "" and "no part" in draft.fault
 
 
@@ -400,7 +413,7 @@ def test_a_data_sets_label_is_used_where_it_lies():
 def test_words_do_not_look_like_answers():
     """Whatever small whole number is the answer, the words that name places pass the audit."""
     maps = [spots((20, 20), (2, 2, 2, 2), (10, 3, 2, 3)), spots((20, 20), (12, 12, 3, 3))]
-    text = draft_from_maps(Problem("p", "q", [b"", b""], "2"), maps).spatial
+    text = draft_from_maps(Problem("p", "q", [b"", b""], "2"), maps, max_regions=4, threshold=0.5).spatial
     assert "of the second picture" in text and "around (0." in text
     for answer in [*map(str, range(100)), "B", "yes"]:
         assert find_leak(text, answer) is None, answer

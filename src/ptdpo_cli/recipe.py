@@ -100,13 +100,13 @@ class Data(Section):
 class AttentionHints(Section):
     """Source `attention`: where the frozen reference looks while it reads question and solution."""
 
-    read: Annotated[list[Literal["question", "solution", "answer"]], Field(min_length=1)] = ["question", "solution"]
-    """Whose tokens' attention counts; `solution` is the answer where a problem has no solution."""
+    read: Annotated[list[Literal["question", "solution", "answer"]], Field(min_length=1)] | None = None
+    """Whose tokens' attention counts; null: the solution's where there is one, else the question's and answer's."""
     gradient: bool = False
     """Times the gradient of the solution's log-prob (Grad-CAM): a backward pass more."""
     max_regions: Positive = 4
     """Regions named at most, the most salient first."""
-    threshold: Fraction = 0.5
+    threshold: Fraction = 0.15
     """A region is as salient as this share of the most salient one, or more."""
     tokens_per_batch: Positive = 16_384
     """Padded tokens that go through the model at once."""

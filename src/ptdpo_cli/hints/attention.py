@@ -26,7 +26,7 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", 
 
 
 def draft_from_maps(
-    problem: Problem, maps: Sequence[np.ndarray], *, max_regions: int = 4, threshold: float = 0.5
+    problem: Problem, maps: Sequence[np.ndarray], *, max_regions: int, threshold: float
 ) -> Draft:
     """Where the maps (map_HW, one per picture) say that a model looks, in words; the maps are kept."""
     regions = tuple(

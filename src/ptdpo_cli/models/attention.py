@@ -26,8 +26,8 @@ from ptdpo_cli.models.prompt import user_message
 # A question that asks for nothing; what its words are hardly matters (docs/hints-attention.md).
 # Source: the content-free input of arXiv 2102.09690.
 CONTENT_FREE = "N/A"
-# Of each of question and response, evenly spread: what a longer text adds to a mean over rows is not worth its cost.
-MAX_ROWS = 64
+# Of each of question and response, evenly spread.
+MAX_ROWS = 128
 # Attention weights held at once, of some sequences of a batch (8 MB).
 _WEIGHTS_AT_ONCE = 2**21
 _LOGITS_PER_CHUNK = 2**24
@@ -37,16 +37,12 @@ _FLOOR = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Prompt, response and content-free question as one sequence, and the rows whose attention counts.
-
-    A row's weight is its share in the mean over its text: question and response count alike, however long they are.
-    """
+    """Prompt, response and content-free question as one sequence, and the rows whose attention counts."""
 
     prompt: Prompt
     response_ids_T: np.ndarray
     free_ids_F: np.ndarray
     rows_R: np.ndarray          # of prompt and response
-    weights_R: np.ndarray
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response_ids_T) + len(self.free_ids_F)
@@ -80,8 +76,7 @@ def read_with(
     rows = [_spread(some, MAX_ROWS) for some in rows if len(some)]
     if not rows:
         raise UsageError(f"problem {prompt.problem_id} has no text whose attention could be read")
-    weights = [np.full(len(some), 1 / len(some) / len(rows), np.float32) for some in rows]
-    return Reading(prompt, response_ids_T, free_ids_F, np.concatenate(rows), np.concatenate(weights))
+    return Reading(prompt, response_ids_T, free_ids_F, np.concatenate(rows))
 
 
 def _after_pictures(prompt: Prompt) -> int:
@@ -100,12 +95,12 @@ def _spread(rows: np.ndarray, limit: int) -> np.ndarray:
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
     """Readings as the model reads them, right-padded, with rows and columns to look at: R = Q text rows, then F of the
-    content-free question. Weights of rows that are only padding are 0; `is_image_BC` is False where there is no column.
+    content-free question. `is_row_BQ` and `is_image_BC` are False where there is only padding.
     """
 
     inputs: dict[str, torch.Tensor]
     rows_BR: torch.Tensor
-    weights_BQ: torch.Tensor
+    is_row_BQ: torch.Tensor
     free_weights_BF: torch.Tensor       # a mean over the content-free rows
     columns_BC: torch.Tensor
     is_image_BC: torch.Tensor
@@ -124,13 +119,13 @@ def pack(readings: Sequence[Reading], *, pad_id: int, device) -> PackedBatch:
     text_B11 = torch.tensor([len(one) - len(one.free_ids_F) for one in readings], device=device)[:, None, None]
     i, j = torch.arange(length, device=device)[:, None], torch.arange(length, device=device)
     inputs["attention_mask"] = ((j <= i) & ((i < text_B11) | (j < end_B11) | (j >= text_B11)))[:, None]
-    rows_BQ, _ = _pad([one.rows_R for one in readings])
+    rows_BQ, is_row_BQ = _pad([one.rows_R for one in readings])
     rows_BF, is_free_BF = _pad([np.arange(len(one) - len(one.free_ids_F), len(one)) for one in readings])
     columns_BC, is_image_BC = _pad([one.prompt.type_ids_L.eq(1).nonzero()[:, 0].numpy() for one in readings])
     return PackedBatch(
         inputs,
         torch.cat([rows_BQ, rows_BF], 1).to(device),
-        _pad([one.weights_R for one in readings])[0].to(device),
+        is_row_BQ.to(device),
         (is_free_BF / is_free_BF.sum(1, keepdim=True)).to(device),
         columns_BC.to(device),
         is_image_BC.to(device),
@@ -298,14 +293,14 @@ def some_at_a_time(batch: PackedBatch, layer: Layer) -> Iterator[slice]:
 
 def evidence(
     attention_BHRC: torch.Tensor,
-    weights_BQ: torch.Tensor,
+    is_row_BQ: torch.Tensor,
     free_weights_BF: torch.Tensor,
     *,
     gradient_BHQC: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What the rows of one layer look at for what they say -> map_BC ≥ 0, summed over heads and rows.
+    """What each row of one layer looks at for what it says -> evidence_BQC ≥ 0, summed over heads.
 
-    map(c) = Σ_h Σ_r w_r · m_hr KL(p_hr ‖ p°_h) · max(0, p_hr(c) − p°_h(c)) [· max(0, ∂ log p(response) / ∂a_hr(c))]
+    e_r(c) = Σ_h m_hr KL(p_hr ‖ p°_h) · max(0, p_hr(c) − p°_h(c)) [· max(0, ∂ log p(response) / ∂a_hr(c))]
 
     a_hr(c) is the attention of row r in head h to image token c, m_hr = Σ_c a_hr(c) its image mass, p_hr = a_hr / m_hr
     where on the pictures it looks, and p°_h the same of the mean content-free row. So a row and head count by how much
@@ -314,36 +309,40 @@ def evidence(
 
     Source: the content-free map is that of arXiv 2502.17422 (there a ratio of maps, without weights of heads).
     """
-    text_BHQC, free_BHFC = attention_BHRC.split([weights_BQ.shape[1], free_weights_BF.shape[1]], 2)
+    text_BHQC, free_BHFC = attention_BHRC.split([is_row_BQ.shape[1], free_weights_BF.shape[1]], 2)
     free_BHC = torch.einsum("bhfc,bf->bhc", free_BHFC, free_weights_BF.to(free_BHFC.dtype))
     mass_BHQ, free_mass_BH = text_BHQC.sum(-1), free_BHC.sum(-1)
     where_BHQC = text_BHQC / mass_BHQ.clamp_min(_FLOOR)[..., None]
     free_BHC = free_BHC / free_mass_BH.clamp_min(_FLOOR)[..., None]
     gain_BHQ = torch.xlogy(where_BHQC, where_BHQC).sum(-1)
     gain_BHQ -= (where_BHQC @ free_BHC.clamp_min(_FLOOR).log()[..., None])[..., 0]
-    weight_BHQ = mass_BHQ * gain_BHQ.clamp_min_(0) * weights_BQ[:, None]
+    weight_BHQ = mass_BHQ * gain_BHQ.clamp_min_(0) * is_row_BQ[:, None]
     found_BHQC = (where_BHQC - free_BHC[:, :, None]).clamp_min_(0)
     if gradient_BHQC is not None:
         found_BHQC = found_BHQC * gradient_BHQC.clamp_min(0)
-    return (weight_BHQ[..., None, :] @ found_BHQC).sum((1, 2))
+    return torch.einsum("bhq,bhqc->bqc", weight_BHQ, found_BHQC)
 
 
 def look(policy: Policy, readings: Sequence[Reading], *, gradient: bool = False) -> list[list[np.ndarray]]:
     """One forward over some readings -> map_HW of each picture of each of them, summing to 1 over a problem.
 
-    A map has a cell per image token, in the picture's rows and columns. Where the text draws the model's attention
-    nowhere, the map is flat. With `gradient` there is a backward pass too, through all layers but no parameter.
+        map(c) ∝ max_r Σ_layers e_r(c)
+
+    The maximum over rows, because each step of a solution looks somewhere else: a mean would rank a place by how many
+    words go by while it is looked at. A map has a cell per image token, in the picture's rows and columns. Where the
+    text draws the model's attention nowhere, it is flat. With `gradient` there is a backward pass too, through all
+    layers but no parameter.
     """
     model = policy.model
     batch = pack(readings, pad_id=policy.tokenizer.pad_token_id, device=model.device)
-    map_BC = torch.zeros(batch.columns_BC.shape, device=model.device)
+    evidence_BQC = torch.zeros(*batch.is_row_BQ.shape, batch.columns_BC.shape[1], device=model.device)
 
     def see(layer: Layer, gradient_of: Callable[[slice], torch.Tensor | None] = lambda some: None) -> None:
         for some in some_at_a_time(batch, layer):
             attention_BHRC = image_attention(model, batch, layer, some)
-            map_BC[some] += evidence(
-                attention_BHRC, batch.weights_BQ[some], batch.free_weights_BF[some], gradient_BHQC=gradient_of(some)
-            ).to(map_BC.dtype)
+            evidence_BQC[some] += evidence(
+                attention_BHRC, batch.is_row_BQ[some], batch.free_weights_BF[some], gradient_BHQC=gradient_of(some)
+            ).to(evidence_BQC.dtype)
 
     if gradient:
         layers, gradients = _with_gradients(policy, batch, readings)
@@ -353,6 +352,7 @@ def look(policy: Policy, readings: Sequence[Reading], *, gradient: bool = False)
     else:
         with torch.no_grad(), watching(model, batch, see):
             model.model(**batch.inputs, use_cache=False)
+    map_BC = evidence_BQC.amax(1)
     if not bool(torch.isfinite(map_BC).all()):
         raise PtdpoError(
             "the reference's attention holds NaN or inf",
@@ -414,7 +414,7 @@ def attention_gradient(
     batch: PackedBatch, layer: Layer, output_gradient_BLX: torch.Tensor, sequences: slice
 ) -> torch.Tensor:
     """∂ log p(response) / ∂a = ⟨∂ log p / ∂(a row's output of a head), v of a column⟩ -> gradient_BHQC."""
-    rows_BQ, columns_BC = batch.rows_BR[sequences, : batch.weights_BQ.shape[1]], batch.columns_BC[sequences]
+    rows_BQ, columns_BC = batch.rows_BR[sequences, : batch.is_row_BQ.shape[1]], batch.columns_BC[sequences]
     value_BLKD = layer.value_BLKD[sequences]
     B, _, K, D = value_BLKD.shape
     sequence_B1 = torch.arange(B, device=rows_BQ.device)[:, None]

@@ -49,7 +49,7 @@ def _reading(recipe: Recipe, reference: Policy, problem: Problem) -> Reading:
     """Errors: UsageError for a problem without a picture, or one that is too long: nothing is ever cut."""
     if not problem.images:
         raise UsageError("the problem has no picture to look at")
-    settings = recipe.hints.attention
+    read = recipe.hints.attention.read or (["solution"] if problem.solution else ["question", "answer"])
     [prompt] = build_prompts(
         reference,
         [Context(problem.problem_id, problem.question, problem.images)],
@@ -57,12 +57,12 @@ def _reading(recipe: Recipe, reference: Policy, problem: Problem) -> Reading:
         max_tokens=recipe.prompt.max_prompt_tokens,
         max_pixels=recipe.data.max_image_pixels,
     )
-    reads_response = bool({"solution", "answer"} & set(settings.read))
+    reads_response = bool({"solution", "answer"} & set(read))
     reading = read_with(
         reference,
         prompt,
-        _response(recipe, problem) if reads_response or settings.gradient else "",
-        question="question" in settings.read,
+        _response(problem, read) if reads_response or recipe.hints.attention.gradient else "",
+        question="question" in read,
         response_counts=reads_response,
         instruction=recipe.prompt.instruction,
     )
@@ -72,9 +72,9 @@ def _reading(recipe: Recipe, reference: Policy, problem: Problem) -> Reading:
     return reading
 
 
-def _response(recipe: Recipe, problem: Problem) -> str:
+def _response(problem: Problem, read: Sequence[str]) -> str:
     """What is read as the response: the solution where it is asked for and there, else the answer as it would stand."""
-    reads_solution = "solution" in recipe.hints.attention.read or "answer" not in recipe.hints.attention.read
+    reads_solution = "solution" in read or "answer" not in read
     return (reads_solution and problem.solution) or f"\\boxed{{{problem.answer}}}"
 
 
