@@ -165,7 +165,12 @@ def without_key(text: str, api_key: str | None) -> str:
 
 def shown(text: str, api_key: str | None) -> str:
     """A little of what a server wrote, on one line and without the key."""
-    return " ".join(without_key(text, api_key).split())[:80]
+    return " ".join(_storable(without_key(text, api_key)).split())[:80]
+
+
+def _storable(text: str) -> str:
+    """Halves of surrogate pairs, which JSON can hold and UTF-8 cannot, become question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def _read(response: httpx.Response, endpoint: Endpoint) -> Reply:
@@ -178,7 +183,7 @@ def _read(response: httpx.Response, endpoint: Endpoint) -> Reply:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Reply(fault="a reply that is no chat completion")
     return Reply(
-        without_key(text, endpoint.api_key) if isinstance(text, str) else None,
+        _storable(without_key(text, endpoint.api_key)) if isinstance(text, str) else None,
         model=shown(model, endpoint.api_key) if isinstance(model, str) else "",
         is_cut=is_cut,
         **tokens,

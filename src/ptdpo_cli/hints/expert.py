@@ -150,7 +150,10 @@ def _fields(problem: Problem, refusal: str) -> dict:
 # ---- what is read ----------------------------------------------------------------------------------------------------
 
 _LIST_MARK = re.compile(r"\A(?:[-*•–]|\(?\d{1,2}[.)](?!\d)|step\s+\d{1,2}\s*[:.)])\s+", re.IGNORECASE)
-_MARKUP = re.compile(r"<\|.{0,40}?\|>|</?(?:think|image|img|tool_call)\b|```", re.IGNORECASE)
+# Control tokens of chat templates, fences, control characters, and what UTF-8 cannot hold.
+_MARKUP = re.compile(
+    r"<\|.{0,40}?\|>|</?(?:think|image|img|tool_call)\b|```|[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]", re.IGNORECASE
+)
 
 
 def _object(reply: str) -> dict:
@@ -179,14 +182,15 @@ def _sentences(found: dict, name: str, bounds: Bounds) -> tuple[str, ...]:
     return tuple(line if re.search(r"[.!?:;][\"')\]]*\Z", line) else line + "." for line in lines)
 
 
-# Words that English can hardly do without and that its neighbours do not have.
-_FUNCTION_WORDS = frozenset((
-    "the", "of", "and", "to", "with", "that", "which", "each", "from", "by", "for", "at", "not", "is", "are", "it",
-    "its", "this", "these", "those", "then", "than", "between", "only", "both", "where", "what", "how", "when", "their",
-    "they", "you", "your", "any", "all", "every", "other", "into", "over", "under", "about", "if", "be", "as", "or",
-    "before", "after", "there", "them", "same", "but", "first", "next", "along", "rather", "out",
+# Words that an English hint can hardly do without, and that other languages do not have, or seldom.
+_ENGLISH_WORDS = frozenset((
+    "the", "of", "and", "to", "with", "that", "which", "each", "from", "by", "for", "at", "not", "is", "it", "its",
+    "this", "these", "those", "then", "than", "between", "only", "both", "where", "what", "how", "when", "their",
+    "they", "you", "your", "any", "every", "other", "into", "about", "if", "before", "after", "there", "them", "same",
+    "but", "first", "next", "along", "rather", "look", "read", "find", "use", "compare", "count", "ignore", "check",
+    "add", "note", "focus", "left", "right", "top", "bottom",
 ))
-_LEAST_ENGLISH = 0.15       # share of function words; prose has 0.4 to 0.5, terse imperatives with formulas 0.25
+_LEAST_ENGLISH = 0.15       # share of these words; terse imperatives with formulas have 0.25
 _MOST_FOREIGN = 0.1         # share of letters outside a…z; formulas have a few Greek ones
 
 
@@ -199,6 +203,6 @@ def fault_of_language(text: str) -> str:
     if sum(not letter.isascii() for letter in letters) > _MOST_FOREIGN * len(letters):
         return "the hint is not in English: letters of another script"
     words = re.findall(r"[a-z]{2,}", re.sub(r"\\[a-z]+|\$[^$]*\$", " ", text.lower()))
-    if len(words) >= 5 and sum(word in _FUNCTION_WORDS for word in words) < _LEAST_ENGLISH * len(words):
+    if len(words) >= 5 and sum(word in _ENGLISH_WORDS for word in words) < _LEAST_ENGLISH * len(words):
         return "the hint is not in English: hardly any English words"
     return ""

@@ -327,6 +327,7 @@ def data_url(data: bytes, *, max_side: int, max_pixels: int, where: str = "") ->
     """
     picture = decode_rgb(data, where=where, max_pixels=max_pixels, least=max_side)
     picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    picture.info = {}       # comments and the like would be saved with it
     kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
     encoded = io.BytesIO()
     picture.save(encoded, kind, **({"quality": _JPEG_QUALITY} if kind == "jpeg" else {}))
