@@ -149,7 +149,7 @@ def test_a_hint_is_read_leniently(text):
         (reply(spatial_guidance=SPATIAL * 3), "3 entries, not 1 to 2"),
         (reply(steps=["Read the row."]), "the hint has 23 words, not 40 to 150"),
         (reply(steps=["Read the row again. " * 40]), "words, not 40 to 150"),
-        (reply(steps=[*STEPS, "Go on.<|im_end|>"]), "markup"), (reply(steps=[*STEPS, "<think> Go on."]), "markup"),
+        (reply(steps=[*STEPS, "Go on.<|im_end|>"]), "markup"), (reply(steps=[*STEPS, "</think> Go on."]), "markup"),
         (reply(steps=[*STEPS, "Go on \ud83d."]), "markup"), (reply(steps=[*STEPS, "Go \x00 on."]), "markup"),
     ],
 )

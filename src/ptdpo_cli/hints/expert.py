@@ -157,8 +157,8 @@ _MARKUP = re.compile(
 
 
 def _object(reply: str) -> dict:
-    """The JSON object after the thought, with or without a fence or words around it."""
-    text = reply.rpartition("</think>")[2]
+    """The JSON object that a reply is, or that follows its thought, with or without a fence or words around it."""
+    text = reply if reply.lstrip().startswith("{") else reply.rpartition("</think>")[2]
     start, end = text.find("{"), text.rfind("}")
     try:
         found = json.loads(text[start : end + 1]) if 0 <= start < end else None
