@@ -563,12 +563,14 @@ def test_force_pays_for_nothing_and_without_the_ledger_all_is_paid_for_again(dat
 
 
 def test_equal_problems_are_asked_once(tmp_path):
+    """Also those that are asked at the same time; the first, which is asked alone, is another one."""
     (tmp_path / "p.png").write_bytes(png())
     row = {"problem": "<image>What is the sum?", "images": ["p.png"], "answer": "437", "answer_type": "integer"}
-    data = jsonl(tmp_path / "data.jsonl", *[row | {"id": f"p{number}"} for number in range(8)])
-    with stub_judge(lambda number, body: says(reply(), delay_s=0.05)) as stub:
-        assert len(rows_of(build(data, stub))) == 8
-    assert len(stub.bodies) == 1
+    others = [row | {"id": f"p{number}"} for number in range(8)]
+    data = jsonl(tmp_path / "data.jsonl", row | {"id": "first", "answer": "438"}, *others)
+    with stub_judge(lambda number, body: says(reply(), delay_s=0.2)) as stub:
+        assert len(rows_of(build(data, stub))) == 9
+    assert len(stub.bodies) == 2
 
 
 def test_killed_in_the_middle_and_run_again(data, key):

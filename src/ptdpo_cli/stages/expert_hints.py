@@ -20,8 +20,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import CancelledError, as_completed
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -233,7 +233,8 @@ class Expert:
             with open_pool(self._settings.concurrency, work.stopping) as pool:
                 asked = {pool.submit(draft_of, problems[index]): index for index in waiting}
                 for future in as_completed(asked):
-                    found[asked[future]] = self._heard(future.result())
+                    with suppress(CancelledError):      # stopped by an error that another of them raises
+                        found[asked[future]] = self._heard(future.result())
             faults = [draft.fault for draft in found.values()]
             if all(faults) and ledger.is_empty():
                 raise _no_replies(self._endpoints[0], len(faults), faults[0])
@@ -280,6 +281,8 @@ class Expert:
             reply = ask(lambda: self._send(work, endpoint, messages, body), endpoint, work.stopping)
             if reply.is_down and not self._has_replied:
                 raise does_not_answer(endpoint, reply.fault)
+            if reply.fault and work.stopping.is_set():
+                raise CancelledError
             if not reply.fault:
                 self._has_replied = True
                 clean = self._without_keys
@@ -292,8 +295,12 @@ class Expert:
         self._pace.wait(work.stopping)
         if work.stopping.is_set():
             return Reply(fault="stopped", is_final=True)
-        work.ledger.count_request(self._settings.max_requests)
-        return post(work.clients[endpoint], endpoint, messages, **body)
+        try:
+            work.ledger.count_request(self._settings.max_requests)
+            return post(work.clients[endpoint], endpoint, messages, **body)
+        except PtdpoError:
+            work.stopping.set()     # at once: no other thread is to send what this one was refused for
+            raise
 
     def _format(self, task: Task) -> dict:
         if self._settings.structured == "json_schema":
