@@ -1,4 +1,4 @@
-"""A stand-in for a judge: a server on this machine that speaks as much of `/chat/completions` as a test needs."""
+"""A stand-in for a judge or an expert: a local server that speaks as much of `/chat/completions` as a test needs."""
 
 from __future__ import annotations
 
@@ -43,9 +43,15 @@ class Stub:
 
     @property
     def fields(self) -> list[dict]:
-        """The question, reference and answer in each prompt."""
-        prompts = [body["messages"][-1]["content"] for body in self.bodies]
-        return [json.loads(prompt[prompt.index("{") : prompt.rindex("}") + 1]) for prompt in prompts]
+        """The JSON object in each request."""
+        return [fields_of(body) for body in self.bodies]
+
+
+def fields_of(body: dict) -> dict:
+    """The JSON object in a request's last message, behind its pictures where it has any."""
+    content = body["messages"][-1]["content"]
+    prompt = content if isinstance(content, str) else content[-1]["text"]
+    return json.loads(prompt[prompt.index("{") : prompt.rindex("}") + 1])
 
 
 @contextmanager

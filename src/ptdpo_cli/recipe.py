@@ -156,13 +156,14 @@ class ExpertHints(Section):
     concurrency: Positive = 8
     """Requests at once."""
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None
-    """No more than these are begun in a minute; null: as many as there is room for."""
+    """No more than these are begun in a minute by one process; null: as many as there is room for."""
     retries: Annotated[int, Field(ge=0)] = 3
     """Further attempts after a failure of the service."""
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Of one request."""
     max_requests: Positive | None = None
-    """Stop, with all that is paid for kept, before more than these are sent; null: no limit."""
+    """Stop, with all that is paid for kept, before more than these are sent in a run, by all commands; null: no
+    limit."""
     prompt_price: Annotated[float, Field(ge=0)] = 0.0
     """Of a million prompt tokens, in a currency of yours: what was spent is then said."""
     completion_price: Annotated[float, Field(ge=0)] = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from ptdpo_cli.errors import UsageError
 @dataclass(frozen=True, slots=True)
 class Draft:
     """What one source has to say of one problem: where to look (sentences), what to do (short imperatives), or, of a
-    source that has no such parts, `text`. With nothing to say, `fault` says why.
+    source that has no such parts, `text`. With nothing to say, `fault` says why; `refusal` says why what it says is
+    not to be used.
     """
 
     spatial: str = ""
@@ -29,6 +30,7 @@ class Draft:
     maps: tuple[np.ndarray, ...] = ()           # map_HW, one per picture
     fault: str = ""
     cost: Cost = FREE
+    refusal: str = ""
 
 
 Source = Callable[[Sequence[Problem]], list[Draft]]
@@ -94,7 +96,7 @@ def join_drafts(problem: Problem, drafts: dict[str, Draft]) -> Hint:
     fault = "; ".join(f"{name}: {draft.fault}" for name, draft in drafts.items() if draft.fault)
     costs = [draft.cost for draft in drafts.values()]
     spent = (sum(getattr(cost, name) for cost in costs) for name in ("requests", "prompt_tokens", "completion_tokens"))
-    return Hint(
+    hint = Hint(
         problem.problem_id,
         text or None,
         spatial,
@@ -106,6 +108,10 @@ def join_drafts(problem: Problem, drafts: dict[str, Draft]) -> Hint:
         maps=next((draft.maps for draft in drafts.values() if draft.maps), ()),
         cost=Cost(next((cost.expert for cost in costs if cost.expert), ""), *spent),
     )
+    refusal = "; ".join(draft.refusal for draft in drafts.values() if draft.refusal)
+    if refusal:
+        return replace(hint, text=None, spatial="", steps=(), refusal=refusal, refused=text, span=(0, len(text)))
+    return hint
 
 
 def look_at(labels: Sequence[str]) -> str:

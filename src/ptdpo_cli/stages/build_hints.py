@@ -29,6 +29,7 @@ from ptdpo_cli.hints.sources import SOURCES, Draft, Source, join_drafts, parse_s
 from ptdpo_cli.hints.steps import draft_from_steps
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.stages.expert_hints import expert_sections, expert_source, spent, with_rewritten_steps
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
 
 # A shard is what a killed stage repeats at most: more where a hint costs nothing.
@@ -69,6 +70,7 @@ def plan_build_hints(
         settings["steps"] = recipe.hints.steps.model_dump()
         if recipe.hints.steps.rollouts:
             inputs["rollouts"] = Artifact.open(recipe.hints.steps.rollouts, kind="rollouts").content_hash
+    settings |= expert_sections(recipe.hints)
     if "generic" in names:
         settings["generic"] = recipe.hints.generic
     if "shuffled" in names:
@@ -109,7 +111,7 @@ def make_hints(
                     shard,
                     tables={"hints": pa.Table.from_pylist([_row(hint) for hint in hints], schema=HINTS)},
                     tensors={"hints": _map_tensors(hints)} if any(hint.maps for hint in hints) else None,
-                    counts=_counts(hints),
+                    counts=_counts(hints) | spent(hints, recipe.hints.expert),
                 )
         progress(len(rows), len(rows), "building hints")
         return writer.finish()
@@ -143,10 +145,14 @@ def each(draft: Callable[[Problem], Draft]) -> Source:
 
 def _open_source(name: str, recipe: Recipe, run: Path, reference: Callable[[], Policy] | None) -> Source:
     settings = recipe.hints
+    audit = checked if settings.audit else _unchecked
     if name == "regions":
         return each(draft_from_regions)
     if name == "steps":
-        return each(partial(draft_from_steps, read=settings.steps.read, max_steps=settings.steps.max_steps))
+        steps = each(partial(draft_from_steps, read=settings.steps.read, max_steps=settings.steps.max_steps))
+        return with_rewritten_steps(steps, recipe, run, audit) if settings.steps.expert else steps
+    if name == "expert":
+        return expert_source(recipe, run, audit)
     if name == "none":
         return each(lambda problem: Draft(fault="a control without hints"))
     if name == "generic":
@@ -174,6 +180,10 @@ def checked(hint: Hint, problem: Problem) -> Hint:
         return hint
     refusal = f"{leak.reason}: {hint.text[slice(*leak.span)]!r}"
     return replace(hint, text=None, spatial="", steps=(), refusal=refusal, refused=hint.text, span=leak.span)
+
+
+def _unchecked(hint: Hint, problem: Problem) -> Hint:
+    return hint
 
 
 def read_hints(artifact: Artifact) -> dict[str, Hint]:
