@@ -1,15 +1,180 @@
-"""Source `steps`: what to do, without what comes out."""
+"""Source `steps`: what to do, without what comes out, from how somebody did it.
+
+A solution is undressed (LaTeX, thought, list marks), cut into clauses, and each clause is turned from what came out
+into what to do: "The bar for 2010 is 40" into "Read the bar for 2010." A clause that no rule knows is left out, and so
+is the last computation: a hint says less rather than too much. The rules are English and take linear time.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
 from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.hints import leakage
+from ptdpo_cli.hints.clauses import clauses_of, is_english, without_answer
+from ptdpo_cli.hints.leakage import find_leak
+from ptdpo_cli.hints.rewording import Step, reword, reword_list, without_operands
 from ptdpo_cli.hints.sources import Draft
+
+MIN_STEPS = 2
+MAX_WORDS = 25
+
+__all__ = ["draft_from_steps", "steps_from_text", "without_answer"]
 
 
 def draft_from_steps(
     problem: Problem, *, read: str = "auto", rollout: str | None = None, max_steps: int = 6
 ) -> Draft:
-    """The data set's own steps as they are."""
-    if problem.steps:
+    """The data set's own steps as they are, or 2 to `max_steps` imperatives cut from its solution or a right `rollout`.
+
+    `auto` takes the first of these three that gives any.
+    """
+    if read in ("auto", "steps") and problem.steps:
         return Draft(steps=problem.steps)
-    return Draft(fault="the data set has no steps")
+    texts = {"the solution": problem.solution, "the rollout": rollout}
+    wanted = {"auto": tuple(texts), "steps": (), "solution": ("the solution",), "rollouts": ("the rollout",)}[read]
+    faults = []
+    for name in wanted:
+        if text := texts[name]:
+            if not is_english(text):
+                faults.append(f"{name} is not in English, which is all that the rules know")
+                continue
+            steps = steps_from_text(
+                text, answer=problem.answer, question=problem.question, choices=problem.choices, max_steps=max_steps
+            )
+            if len(steps) >= MIN_STEPS:
+                return Draft(steps=steps)
+            faults.append(f"the rules find {len(steps) or 'no'} sound step{'' if len(steps) == 1 else 's'} in {name}")
+    return Draft(fault="; ".join(faults) or _ABSENT[read])
+
+
+_ABSENT = {
+    "auto": "the problem has neither steps nor a solution nor a right rollout",
+    "steps": "the problem has no steps of its own",
+    "solution": "the problem has no solution",
+    "rollouts": "no rollout of the problem is right",
+}
+
+
+def steps_from_text(
+    text: str, *, answer: str, question: str = "", choices: Sequence[str] = (), max_steps: int = 6
+) -> tuple[str, ...]:
+    """At most `max_steps` imperatives that say how the text goes about it, free of what it found; maybe none.
+
+    No number stays that the question does not hold, and nothing in which `find_leak` sees a leak.
+    """
+    clauses = clauses_of(text)
+    answers = [answer, *leakage._choice_meant(answer, choices)]
+    holds_answer = _finder(answers)
+    is_numeric = any(leakage._number_of(part) for one in answers for part in leakage._parts(one))
+    is_verdict = any(leakage._plain(answer) in pair for pair in leakage._VERDICTS)
+    final = next((i for i in reversed(range(len(clauses))) if clauses[i].states_result), len(clauses))
+    steps: list[Step] = reword_list(clauses) or []
+    for i, clause in enumerate(clauses if not steps else ()):
+        is_last = i == final or holds_answer(clause.text)
+        step = reword(clause, is_last=is_last, facts="check" if is_verdict else "use" if is_numeric else "premises")
+        if step is not None:
+            steps.append(step)
+    known = {value for values, _ in leakage._numbers(question) for value in values}
+    steps = [step if _is_sound(step.text, known) else replace(step, text=without_operands(step.text)) for step in steps]
+    sound = _solve_after_equation(step for step in steps if _is_sound(step.text, known))
+    return _free_of_leaks(_fewest(sound, max_steps), answer, question, choices)
+
+
+def _finder(answers: Sequence[str]):
+    """Whether a clause holds an answer: a number by its value, anything else by its words."""
+    values: set[Fraction] = set()
+    words = []
+    for part in filter(None, (part for answer in answers for part in leakage._parts(answer))):
+        number = leakage._number_of(part)
+        if number:
+            values |= number
+        elif len(leakage._plain(part)) > 1:
+            words.append(leakage._wording(part))
+
+    def holds_answer(clause: str) -> bool:
+        result = clause.rpartition("=")[2]      # what stands left of it went into the result
+        if values and any(_value(digits) in values for digits in _DIGITS.findall(result)):
+            return True
+        return any(pattern.search(clause) for pattern in words)
+
+    return holds_answer
+
+
+_DIGITS = re.compile(r"(?<![\w.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+(?![\w.]))?")
+
+
+def _value(digits: str) -> Fraction | None:
+    try:
+        return Fraction(digits.replace(",", ""))
+    except ValueError:          # 3.5/2
+        top, _, bottom = digits.replace(",", "").partition("/")
+        return Fraction(top) / Fraction(bottom) if int(bottom) else None
+    except ZeroDivisionError:
+        return None
+
+
+# "the two triangles" counts nothing that was to be found; if it is the answer, the leak check says so.
+_BOTH = re.compile(r"\b(?:the|these|those|its|their|both|other|all)\s+(?:two|three|four)\b", re.IGNORECASE)
+
+
+def _is_sound(step: str, known: set[Fraction]) -> bool:
+    """Short enough, and without a number that the question does not hold."""
+    if len(step.split()) > MAX_WORDS:
+        return False
+    return all(values & known for values, _ in leakage._numbers(_BOTH.sub("", step)) if values != {0})
+
+
+def _solve_after_equation(steps: Iterable[Step]) -> list[Step]:
+    """Each step once; what is found after an equation for it was set up is solved for."""
+    unknowns: set[str] = set()
+    seen: dict[str, Step] = {}
+    for step in steps:
+        if (match := re.fullmatch(r"Set up an equation for (\w+)\.", step.text)):
+            unknowns.add(match[1])
+        elif (match := re.match(r"Find (\w+)\b", step.text)) and match[1] in unknowns:
+            step = Step(f"Solve for {match[1]}.", step.weight)
+        seen.setdefault(step.text.lower(), step)
+    return list(seen.values())
+
+
+def _fewest(steps: list[Step], max_steps: int) -> list[str]:
+    """At most `max_steps`: neighbours of one verb joined where there are more, then the least telling left out."""
+    while len(steps) > max_steps:
+        pairs = [i for i in range(len(steps) - 1) if _joined(steps[i].text, steps[i + 1].text)]
+        if pairs:
+            i = min(pairs, key=lambda i: len(steps[i].text) + len(steps[i + 1].text))
+            both = Step(_joined(steps[i].text, steps[i + 1].text), max(steps[i].weight, steps[i + 1].weight))
+            steps = [*steps[:i], both, *steps[i + 2:]]
+        else:
+            least = min(reversed(range(len(steps))), key=lambda i: steps[i].weight)
+            steps = [*steps[:least], *steps[least + 1:]]
+    return [step.text for step in steps]
+
+
+def _joined(first: str, second: str) -> str:
+    """"Read A." and "Read B." as "Read A, then B."; empty where they do not go together."""
+    verb, _, rest = first.partition(" ")
+    other, _, more = second.partition(" ")
+    both = f"{verb} {rest.removesuffix('.')}, then {more}"
+    return both if verb == other and verb in ("Read", "Find", "Count") and len(both.split()) <= 16 else ""
+
+
+def _free_of_leaks(steps: list[str], answer: str, question: str, choices: Sequence[str]) -> tuple[str, ...]:
+    """The steps but for those in which the leak check, looking at all of them, finds something."""
+    while steps:
+        leak = find_leak(" ".join(steps), answer, question=question, choices=choices)
+        if leak is None:
+            break
+        start, at = leak.span[0], 0
+        for i, step in enumerate(steps):
+            at += len(step) + 1
+            if start < at:
+                steps = [*steps[:i], *steps[i + 1:]]
+                break
+        else:
+            return ()
+    return tuple(steps)
