@@ -33,9 +33,9 @@ _RESULT = re.compile(r"[0-9]|=|□|\b(?:is|are|was|were|makes?|gives?|equals?|ha
 
 # ---- dress -----------------------------------------------------------------------------------------------------------
 
-_INNER = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+_INNER = r"\{((?:[^{}]++|\{[^{}]*+\})*+)\}"
 _ANSWER_DRESS = re.compile(
-    rf"\\boxed\s*{_INNER}|<answer>.*?</answer>|^\s*####.*$|\\boxed\b", re.DOTALL | re.MULTILINE
+    rf"\\boxed\s*{_INNER}|<answer>.{0,2000}?</answer>|^\s*####.*$|\\boxed\b", re.DOTALL | re.MULTILINE
 )
 _THOUGHT = re.compile(r"</?(?:think|thinking|reasoning|solution|image|rationale|summary|caption)\b[^>]*>|<<[^<>]*>>")
 _GROUP = re.compile(
@@ -81,7 +81,7 @@ def undress(text: str) -> str:
     text = re.sub(r"(?<=[A-Za-z0-9°)])\s*\*\s*(?=[A-Za-z0-9(])", " × ", text)
     text = text.translate(_MARKS)
     text = re.sub(r"∠\s*", "angle ", text)
-    text = re.sub(r"△\s*", "triangle ", text)
+    text = re.sub(r"\s*△\s*", " triangle ", re.sub(r"\bRt(?=\s*△)", "right", text))
     text = re.sub(r"\b(angle|triangle) (?:angle|triangle) ", r"\1 ", text, flags=re.IGNORECASE)
     return re.sub(r"[ \t]+", " ", text)
 
@@ -133,7 +133,7 @@ _ENGLISH = frozenset(
 )
 _OTHERS = frozenset(
     "el la los las de del que es un una por para con se como der die das und ist ein eine mit wir von den im le les "
-    "des est une dans pour et donc il di che della per sono os da do em não uma dos é są jest i na het een van".split()
+    "des est une dans pour et donc il di che della sono os da em não uma dos são jest na het een".split()
 )
 
 
@@ -144,7 +144,7 @@ def is_english(text: str) -> bool:
     foreign = sum(ord(letter) > 0x24F and letter.isalpha() and not "Ͱ" <= letter <= "Ͽ" for letter in sample)
     if foreign > 0.1 * letters:
         return False
-    words = re.findall(r"[^\W\d_]{1,}", sample.lower())
+    words = re.findall(r"[^\W\d_]{2,}", sample.lower())
     english = sum(word in _ENGLISH for word in words)
     return sum(word in _OTHERS for word in words) <= max(english, 0.1 * len(words))
 
@@ -152,10 +152,10 @@ def is_english(text: str) -> bool:
 # ---- sentences and clauses -------------------------------------------------------------------------------------------
 
 _LIST_MARK = re.compile(
-    r"^\s*(?:[-–•>]\s+|\(?\d{1,2}[.)](?!\d)\s*|\(?[ivx]{1,4}\)\s+|step\s+(?:\d+|one|two|three|four|five)\s*[:.)-]?\s*)+",
+    r"^\s*(?:[-–•>]\s+|(?:solution|proof|explanation|analysis|reasoning)\s*:\s*|\(?\d{1,2}[.)](?!\d)\s*|\(?[ivx]{1,4}\)\s+|step\s+(?:\d+|one|two|three|four|five)\s*[:.)-]?\s*)+",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"\n+|(?<=[.!?])\s+|(?<=[.!?])(?=[A-Z][a-z])|;\s*|\s*→\s*")
+_SENTENCE = re.compile(r"\n+|(?<=[.!?])\s+|(?<=[.!?])(?=[A-Z][a-z])|(?<=[a-z]):\s+(?=[A-Z][a-z])|;\s*|\s*→\s*")
 _INTRO = re.compile(
     r"(?:so|therefore|thus|hence|then|next|now|finally|first(?:ly)?|second(?:ly)?|third(?:ly)?|lastly|and|but|also|"
     r"similarly|likewise|again|moreover|furthermore|consequently|accordingly|clearly|obviously|in other words|that is|"
@@ -178,7 +178,7 @@ _JOINT = re.compile(
     r"(?:,\s*|\s+)(?:and\s+)?(?:so|therefore|thus|hence|which (?:means|gives|implies|makes|equals|is)(?: us)?(?: that)?|"
     r"giving(?: us)?|implying(?: that)?|meaning(?: that)?|we (?:have|get|obtain|know|see)(?: that)?|"
     r"it follows that|then)\b[\s,:]*"
-    r"|,\s*(?=(?:\w+\s){0,2}\w*\s?=)|(?<=[\d°%)])\s+and\s+(?=\S{1,20}(?:\s\S{1,12})?\s?=)|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
+    r"|,\s+(?=(?:from|by|using|according to)\s+the\b)|,\s*(?=(?:\w+\s){0,2}\w*\s?=)|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
     re.IGNORECASE,
 )
 _LISTED = re.compile(r"\s*(?:,|;|\n|\band\b|\bthen\b)\s*")
@@ -209,7 +209,7 @@ def _cut(sentence: str, found: list[Clause]) -> None:
         means = None
     if premise:
         first, rest = _split_at_comma(sentence[premise.end():])
-        parts = [part.strip(" ,.:") for part in _JOINT.split(first) if part and part.strip(" ,.:")]
+        parts = _parts(first)
         found += [Clause(part, is_premise=True) for part in parts]
         if rest:
             _cut(rest, found)
@@ -219,18 +219,28 @@ def _cut(sentence: str, found: list[Clause]) -> None:
         if not rest:
             pieces = _JOINT.split(sentence, maxsplit=1)
             first, rest = pieces[0], pieces[1] if len(pieces) > 1 else ""
-        parts = [part for part in map(str.strip, _JOINT.split(_strip_intro(rest))) if part]
+        parts = _parts(_strip_intro(rest))
         found.append(Clause(_strip_intro(parts[0]) if parts else "", means=first.strip(" ,.:")))
         for part in parts[1:]:
-            _cut(part.strip(" ,.:"), found)
+            _cut(part, found)
         return
-    parts = [part for part in _JOINT.split(sentence) if part and part.strip(" ,.:")]
+    parts = _parts(sentence)
     if len(parts) == 1:
         if text := sentence.strip(" ,.:"):
             found.append(Clause(text))
         return
     for part in parts:
-        _cut(part.strip(" ,.:"), found)
+        _cut(part, found)
+
+
+def _parts(sentence: str) -> list[str]:
+    """A sentence cut where something follows from what was said, and between equations."""
+    parts = [part.strip(" ,.:") for part in _JOINT.split(sentence)]
+    cut = []
+    for part in filter(None, parts):
+        pieces = re.split(r",?\s+and\s+|,\s+", part) if part.count("=") > 1 else [part]
+        cut += pieces if all("=" in piece for piece in pieces) else [part]
+    return cut
 
 
 def _strip_intro(sentence: str) -> str:

@@ -28,6 +28,8 @@ def reword(clause: Clause, *, is_last: bool = False, facts: str = "use") -> Step
     statement without a number: "use" it, "check" whether it holds, or use "premises" only.
     """
     text = _trim(clause.text)
+    if len(text) > _LONGEST:
+        return None
     if _TALK.search(text) or _TALK.search(clause.means) or any(sign in text + clause.means for sign in (BOX, "\\")):
         return None
     if clause.means:
@@ -58,6 +60,8 @@ def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}."
 
 
+_LONGEST = 300      # characters; what is longer is no clause of English
+
 # ---- words -----------------------------------------------------------------------------------------------------------
 
 _VERBS = (
@@ -86,6 +90,7 @@ _TALK = re.compile(
 _EMPTY = re.compile(
     r"(?:understand|analyze|analyse|consider|look at|read|examine|identify)\s+(?:the\s+)?"
     r"(?:problem|question|given information|given|image|picture|problem statement|information|task)(?: carefully)?"
+    r"|(?:observe|find|note|see|use|consider)\s+the\s+following(?: pattern| steps?)?"
     r"|(?:solve|check|verify|use|find|consider|show|note)(?:\s+(?:it|this|that|them|the problem|everything|the result))?"
     r"|(?:solve|find|evaluate|compute|calculate|determine|simplify)\s+(?:the\s+)?(?:final\s+)?(?:result|value|solution)",
     re.IGNORECASE,
@@ -94,7 +99,7 @@ _METHOD = re.compile(
     r"\b(?:theorem|law|rule|formulas?|propert(?:y|ies)|definition|identit(?:y|ies)|criterion|similarity|congruence|"
     r"symmetry|pythagor\w*|sss|sas|asa|aas|hl|aa|equations?|axiom|postulate|inequality|ratios?|proportions?|"
     r"proportionality|vieta\w*|sines?|cosines?|tangents?|trigonometry|relation(?:ship)?|principle|method|sum of|"
-    r"difference of|area of|test|factorization|substitution|elimination|pattern|scale|legend|slope|average|mean)\b",
+    r"difference of|area of|(?:interior|exterior|vertical|corresponding|opposite|inscribed) angles|test|factorization|substitution|elimination|pattern|scale|legend|slope|average|mean)\b",
     re.IGNORECASE,
 )
 _SOURCE = re.compile(
@@ -102,7 +107,7 @@ _SOURCE = re.compile(
     re.IGNORECASE,
 )
 _READ = re.compile(
-    r"\b(?:bars?|columns?|slices?|segments?|sectors?|lines?|curve|points?|label|scale|axis|value|values|entry|cells?|"
+    r"\b(?:bars?|columns?|slices?|segments?|sectors?|lines?|curve|points?|label|scale|axis|values?|costs|expenses|profits?|exports|imports|income|production|rainfall|votes|entry|cells?|"
     r"rows?|legend|percentage|share|reading|population|sales|revenue|scores?|temperature|needle|pointer|clock|dial|"
     r"price|height of the bar|thermometer|gauge|ruler|number (?:on|at|in|shown)|digit|dot|hand|coordinates?)\b",
     re.IGNORECASE,
@@ -111,7 +116,7 @@ _RELATION = re.compile(
     r"\b(?:parallel|perpendicular|congruent|similar|equal|tangent|bisects?|bisector|midpoint|isosceles|equilateral|"
     r"right (?:angle|triangle)|right-angled|same|supplementary|complementary|diameter|radius|radii|chord|vertical|"
     r"corresponding|alternate|inscribed|central|opposite|adjacent|trapezoid|rhombus|square|parallelogram|rectangle|"
-    r"regular|symmetric|median|altitude|hypotenuse|collinear|proportional|cyclic|exterior|interior|common|shared?s?|"
+    r"regular|symmetric|median|altitude|hypotenuse|collinear|midline|midsegment|proportional|cyclic|exterior|interior|common|intersects?|shared?s?|"
     r"vertex|center|centre|directly|inversely|constant|conserved|series|balanced|doubles?|halves|twice|half)\b"
     r"|[∥⊥≅∼]",
     re.IGNORECASE,
@@ -125,7 +130,7 @@ _UNIT = (
 _QUANTITY = rf"(?:about |around |approximately |roughly |exactly |only |equal to |also )*[-+$€£√(]*\d[\d.,/ ×+()√π²³-]*π?\s*(?:{_UNIT}(?![A-Za-z])\.?\s*)*"
 _IS = r"\b(?:is|are|was|were|equals?|measures?|costs?|weighs?|becomes?|reaches|reads|shows|comes to|amounts to|will be|must be|would be|has (?:a )?(?:length|value|measure|area|height) of)"
 _PRONOUN = re.compile(
-    r"(?:it|this|that|these|those|they|he|she|we|i|you|which|each|both|here|there|what|one|all|everything|nothing)\b"
+    r"(?:its|their)\b|(?:it|this|that|these|those|they|he|she|we|i|you|which|each|both|here|there|what|one|all|everything|nothing)\b"
     r"(?!\s+(?:area|angle|side|length|value|number|sum|total|row|column|bar|price|cost|ratio|part|triangle|cell)s?\b)",
     re.IGNORECASE,
 )
@@ -145,7 +150,7 @@ def _noun(text: str, *, longest: int = 12) -> str:
     text = re.sub(r"^(?:and|so|then|that|the value of|value of|now|where|both)\s+", "", text.strip(" ,:;.-="),
                   flags=re.IGNORECASE)
     text = re.sub(r"^(?:in|on|at|for|from|after|before|during)\s[^,]*,\s+", "", text, flags=re.IGNORECASE)
-    text = re.sub(r"\s*\([^()]*\d[^()]*\)$", "", text)
+    text = re.sub(r"\s+\([^()]*\d[^()]*\)$", "", text)
     words = text.split()
     if not words or len(words) > longest or _PRONOUN.match(text) or words[-1] in _FUNCTION_WORDS:
         return ""
@@ -160,7 +165,8 @@ _KEPT = re.compile(r"[A-Z](?:[A-Z0-9_'²]|\b)|I\b")
 def _lowered(text: str) -> str:
     """The first word in lower case, unless it is a name or a symbol."""
     first = text.split()[0].strip("'s,") if text.strip() else ""
-    if first.lower() in _COMMON:
+    is_letter = first == "A" and re.match(r"A (?:has|is|was|had|gets|got|\w+ed|\w+s)\b", text)
+    if (first.lower() in _COMMON and not is_letter) or re.match(r"[A-Z][a-z]+ [A-Z]{1,3}\b", text):
         return text[0].lower() + text[1:]
     return text
 
@@ -169,7 +175,11 @@ _COMMON = frozenset(
     "the a an each every this that these those its their his her he she they we it there total area perimeter volume "
     "length width height angle angles triangle side sides radius diameter circumference distance speed time cost price "
     "profit sum difference product average mean median mode range number percentage ratio base slope value values "
-    "sales population exterior interior base side remaining another all both shaded surface hypotenuse arc".split()
+    "sales population exterior interior base side remaining another all both shaded surface hypotenuse arc "
+    "one two three four five six seven eight nine ten half mass energy force voltage current resistance pressure car "
+    "revenue costs expenses exports imports income production votes water men women boys girls children people students "
+    "adults teachers workers houses books diagonals lines points circles squares triangles vertical horizontal "
+    "opposite adjacent corresponding alternate".split()
 )
 
 
@@ -187,7 +197,7 @@ _PURPOSE = re.compile(r"(?:in order )?to\s+(?P<goal>[^,]+),\s*(?P<rest>.+)", re.
 # Where an instruction goes on to tell what came of it.
 _OUTCOME = re.compile(
     r"\s*(?:[,:]|\b(?:and|to)?\s*(?:get(?:s|ting)?|obtain|giv(?:es?|ing)|yields?|mak(?:es?|ing)|equals|results? in|"
-    r"shows?(?: that)?|we|is|are|it (?:is|gives|shows|follows)|so|leads? to|produces?|arrive at|tells? us)\b|[=≈<>≤≥→])"
+    r"shows?(?: that)?|we|it (?:is|gives|shows|follows)|so|leads? to|produces?|arrive at|tells? us)\b|[=≈<>≤≥→]|(?<!\bthat)(?<!\bwhich)(?<!\bwho)\s(?:is|are)\b)"
 )
 _DANGLING = re.compile(r"(?:\s+(?:and|or|to|of|for|by|with|from|as|at|in|that|the|a|an|into|on|then|is))+$")
 
@@ -208,6 +218,8 @@ def _instruction(text: str) -> str:
         return ""
     if verb == "let":
         return ""
+    if "equation" in rest and "=" in rest:
+        return _equation(rest.partition("equation")[2].lstrip(" :,"))
     is_formula = verb in ("use", "apply", "write", "recall", "remember") and "=" in rest and not _PLAIN_NUMBER.search(rest)
     if not is_formula and (cut := _OUTCOME.search(rest)):
         rest = rest[: cut.start()]
@@ -249,7 +261,7 @@ _COUNTED = re.compile(
     r"(?P<expr>[-$€£(]*\d[\d\s.,$€£%()/×÷+xX-]*)=\s*(?P<value>[-$€£]?\s?\d[\d.,/]*\s?%?)\s*(?P<tail>[^=]*)",
 )
 _STOP = re.compile(r"\b(?:in|on|at|of|for|per|from|each|every|after|before|with|to|a|an|by|than|that|left|more|less|and|"
-                   r"during|because|when|if|among|across|total|altogether|so far|now|away|who|which|remaining|together)\b",
+                   r"during|because|when|if|among|across|total|altogether|so far|now|away|today|yesterday|tomorrow|since|who|which|remaining|together)\b",
                    re.IGNORECASE)
 
 
@@ -300,18 +312,19 @@ def _noun_and_rest(tail: str) -> tuple[str, str]:
 
 
 _NAMES = re.compile(
-    r"(?:angle|triangle|arc|segment|side|line|ray|chord|area)\s+(?:of\s+)?(?:triangle\s+)?[A-Z]{1,4}\d?\b"
+    r"(?:angle|triangle|arc|segment|side|line|ray|chord|area)\s+(?:of\s+)?(?:triangle\s+)?(?:[A-Z]{1,4}\d?|[1-9])\b(?!\s*[.°])"
     r"|[A-Z]{1,4}'?(?:_\w+)?(?![a-z])|(?<![A-Za-z'_])[a-zα-ω](?:_\w+)?(?![A-Za-z'])|[A-Za-z]{3,}(?:\s[A-Za-z]{2,}){0,3}"
 )
 _OPERATIONS = (("+", "sum"), ("-", "difference"), ("×", "product"), ("÷", "quotient"), ("/", "quotient"))
 _OPERAND = re.compile(r"[$€£]?(\d[\d,]*(?:\.\d+)?)\s*(%|°)?")
 _PARTS = re.compile(r"\s*(?:=|≈)\s*")
-_WORD_MATHS = {"sin", "cos", "tan", "log", "ln", "sqrt", "and", "the", "of", "cm", "km", "mm", "degrees", "units",
+_WORD_MATHS = {"π", "sin", "cos", "tan", "log", "ln", "sqrt", "and", "the", "of", "cm", "km", "mm", "degrees", "units",
                "inches", "feet", "meters", "metres", "square", "hours", "minutes", "dollars", "cents", "grams"}
 
 
 def _equation(text: str) -> str:
     """"AC = √(9 + 16) = 5" -> "find AC"; "A = πr²" -> "use A = πr²"; "2x + 3 = 11" -> "set up an equation for x"."""
+    text = re.sub(r"^[A-Z][a-z]+:\s+", "", text)       # "Substitute: x = …"
     if match := _IS_EQUATION.fullmatch(text):
         text = f"{match['what']} = {match['how']}"
     if match := _FORMULA.match(text):
@@ -345,7 +358,7 @@ def _equation(text: str) -> str:
 
 
 _IS_EQUATION = re.compile(
-    r"(?P<what>[^=]*[A-Za-z)])\s+(?:is|are|was|were|equals|will be|would be)\s+(?P<how>[-($√\dπ][^=]*=.*)"
+    r"(?P<what>[^=]*[A-Za-z)])\s+(?:is|are|was|were|equals|will be|would be)\s+(?:[A-Za-z]\w{0,2}\s*=\s*)?(?P<how>[-($√\dπ][^=]*=.*)"
 )
 _FORMULA = re.compile(r"(?:the |its |a )?(?:formula|equation|relation(?:ship)?|rule)\b[^=]*?(?:\bis|:)\s+(?=[^=]{1,40}=)", re.IGNORECASE)
 _PLAIN_NUMBER = re.compile(r"(?<![A-Za-z_])[0-9]")
@@ -393,8 +406,9 @@ def _found_from(name: str, rights: Sequence[str]) -> str:
     return f"find {name}"
 
 
-def without_operands(step: str) -> str:
+def without_numbers(step: str) -> str:
     """"Find x from the difference of 18 and 7." -> "Find x from a difference.", for numbers that may not be told."""
+    step = re.sub(r" to find .*\.$", ".", step)
     return re.sub(r" from the (sum|difference|product|quotient) of .*\d.*\.$", r" from a \1.", step)
 
 
@@ -443,7 +457,8 @@ def _value_of(text: str) -> str:
 
 
 _HAS_A = re.compile(
-    rf"(?P<who>[^=]+?) (?:has|have|had) an? (?P<what>[a-z]+(?: [a-z]+)?) of (?P<value>{_QUANTITY})", re.IGNORECASE
+    rf"(?P<who>[^=]+?) (?:has|have|had) an? (?P<what>[a-z]+(?: [a-z]+)?) of {_QUANTITY}"
+    rf"(?: and an? (?P<more>[a-z]+(?: [a-z]+)?) of {_QUANTITY})?", re.IGNORECASE
 )
 
 
@@ -451,7 +466,8 @@ def _has_a(text: str) -> str:
     """"Car A has a speed of 20 m/s" -> "find the speed of car A"."""
     match = _HAS_A.fullmatch(text)
     who = match and _noun(match["who"])
-    return f"find the {match['what']} of {who}" if who else ""
+    more = f" and the {match['more']}" if who and match["more"] else ""
+    return f"find the {match['what']}{more} of {who}" if who else ""
 
 
 _AMOUNT = re.compile(
@@ -463,9 +479,12 @@ _AMOUNT = re.compile(
 def _amount(text: str) -> str:
     """"Tom has 5 apples left" -> "find how many apples Tom has left"."""
     match = _AMOUNT.fullmatch(text)
-    if not match or _PLAIN_NUMBER.search(match["tail"] or ""):
+    if not match:
         return ""
-    return _how_many(match["head"], match["tail"] or "", is_money=match["value"][0] in "$€£")
+    tail = re.split(r"\s(?:at|for|of) \d", match["tail"] or "")[0]
+    if match["value"] == "1":
+        tail = re.sub(r"^([A-Za-z]+[^s\W])\b", r"\1s", tail)
+    return _how_many(match["head"], tail, is_money=match["value"][0] in "$€£")
 
 
 def _fact(text: str, is_premise: bool, facts: str) -> Step | None:
@@ -500,8 +519,11 @@ def _from_means(means: str, text: str) -> Step | None:
         return Step(sentence(f"{named} {where}" if re.match("count ", named) else named), 3) if named else None
     is_method = bool(_METHOD.search(rest)) or (word.lower() in ("using", "applying") and rest.startswith("the "))
     if is_method and word.lower() not in ("in", "on") and len(rest.split()) <= 14:
-        goal = re.sub(r"^read ", "find ", named) if re.match(r"(?:find|read) [^,]{1,60}$", named) else ""
-        goal = goal.partition(" from ")[0]
+        left = text.partition("=")[0].strip()
+        if "=" in text and _is_name(left) and (name := _noun(left)):
+            goal = f"find {name}"
+        else:
+            goal = re.sub(r"^read ", "find ", named) if re.match(r"(?:find|read) [^,]{1,60}$", named) else ""
         return Step(sentence(f"use {_lowered(rest)} to {goal}" if goal else f"use {_lowered(rest)}"), 3)
     if not named:
         return None

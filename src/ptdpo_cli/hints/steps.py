@@ -16,7 +16,7 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.hints import leakage
 from ptdpo_cli.hints.clauses import clauses_of, is_english, without_answer
 from ptdpo_cli.hints.leakage import find_leak
-from ptdpo_cli.hints.rewording import Step, reword, reword_list, without_operands
+from ptdpo_cli.hints.rewording import Step, reword, reword_list, without_numbers
 from ptdpo_cli.hints.sources import Draft
 
 MIN_STEPS = 2
@@ -72,16 +72,38 @@ def steps_from_text(
     is_numeric = any(leakage._number_of(part) for one in answers for part in leakage._parts(one))
     is_verdict = any(leakage._plain(answer) in pair for pair in leakage._VERDICTS)
     final = next((i for i in reversed(range(len(clauses))) if clauses[i].states_result), len(clauses))
+    facts = "check" if is_verdict else "use" if is_numeric else "premises"
     steps: list[Step] = reword_list(clauses) or []
+    held = [i for i, clause in enumerate(clauses) if holds_answer(clause.text)]
+    found_at = next((i for i in reversed(held) if reword(clauses[i], facts=facts)), final)
+    spoiled: list[tuple[int, Step]] = []        # what would be said of a clause that holds the answer, and its place
     for i, clause in enumerate(clauses if not steps else ()):
-        is_last = i == final or holds_answer(clause.text)
-        step = reword(clause, is_last=is_last, facts="check" if is_verdict else "use" if is_numeric else "premises")
-        if step is not None:
+        is_last = i in (final, *held)
+        if i in held and not (is_numeric and i in (final, found_at)) and (step := reword(clause, facts=facts)):
+            spoiled.append((len(steps), step))
+        if step := reword(clause, is_last=is_last, facts=facts):
             steps.append(step)
+    steps = _level(steps, spoiled, is_numeric)
     known = {value for values, _ in leakage._numbers(question) for value in values}
-    steps = [step if _is_sound(step.text, known) else replace(step, text=without_operands(step.text)) for step in steps]
-    sound = _solve_after_equation(step for step in steps if _is_sound(step.text, known))
+    steps = [step if _is_sound(step.text, known) else replace(step, text=without_numbers(step.text)) for step in steps]
+    sound = _in_order(step for step in steps if _is_sound(step.text, known))
     return _free_of_leaks(_fewest(sound, max_steps), answer, question, choices)
+
+
+def _level(steps: list[Step], spoiled: list[tuple[int, Step]], is_numeric: bool) -> list[Step]:
+    """Of readings of one form ("Read the bar for …") either all or none, though one of them holds the answer.
+
+    A number that happens to be the answer too is not told by saying where to read it; but to leave out the one thing
+    that is the answer, and name the others, would tell it.
+    """
+    for place, step in reversed(spoiled):
+        form = step.text.split()[:3]
+        others = [one for one in steps if one.text.split()[:3] == form]
+        if others and not is_numeric:
+            steps = [one for one in steps if one not in others]
+        elif others and form[0] in ("Read", "Count", "Find"):
+            steps = [*steps[:place], step, *steps[place:]]
+    return steps
 
 
 def _finder(answers: Sequence[str]):
@@ -117,8 +139,12 @@ def _value(digits: str) -> Fraction | None:
         return None
 
 
-# "the two triangles" counts nothing that was to be found; if it is the answer, the leak check says so.
-_BOTH = re.compile(r"\b(?:the|these|those|its|their|both|other|all)\s+(?:two|three|four)\b", re.IGNORECASE)
+# "the two triangles" counts nothing that was to be found and "angle 1" is a name; if it is the answer, `find_leak` says.
+_BOTH = re.compile(
+    r"\b(?:the|these|those|its|their|both|other|all)\s+(?:two|three|four)\b"
+    r"|\b(?:angle|line|figure|image|picture|region|graph|circle|triangle)\s+[1-9]\b(?!\s*[.\d°])",
+    re.IGNORECASE,
+)
 
 
 def _is_sound(step: str, known: set[Fraction]) -> bool:
@@ -128,7 +154,7 @@ def _is_sound(step: str, known: set[Fraction]) -> bool:
     return all(values & known for values, _ in leakage._numbers(_BOTH.sub("", step)) if values != {0})
 
 
-def _solve_after_equation(steps: Iterable[Step]) -> list[Step]:
+def _in_order(steps: Iterable[Step]) -> list[Step]:
     """Each step once; what is found after an equation for it was set up is solved for."""
     unknowns: set[str] = set()
     seen: dict[str, Step] = {}
@@ -138,7 +164,9 @@ def _solve_after_equation(steps: Iterable[Step]) -> list[Step]:
         elif (match := re.match(r"Find (\w+)\b", step.text)) and match[1] in unknowns:
             step = Step(f"Solve for {match[1]}.", step.weight)
         seen.setdefault(step.text.lower(), step)
-    return list(seen.values())
+        if " to find " in step.text:        # and needs not be told once more
+            seen.setdefault(f"find {step.text.rpartition(' to find ')[2]}".lower(), step)
+    return list({id(step): step for step in seen.values()}.values())
 
 
 def _fewest(steps: list[Step], max_steps: int) -> list[str]:
