@@ -37,6 +37,11 @@ _INNER = r"\{((?:[^{}]++|\{[^{}]*+\})*+)\}"
 _ANSWER_DRESS = re.compile(
     rf"\\boxed\s*{_INNER}|<answer>.{0,2000}?</answer>|^\s*####.*$|\\boxed\b", re.DOTALL | re.MULTILINE
 )
+_MARKDOWN = re.compile(r"\*\*|__(?=\w)|(?<=\w)__|^\s*#{1,6}\s+", re.MULTILINE)
+_POWER = re.compile(r"\s?\^\s?(?:\{\s*([23°])\s*\}|([23°])(?!\w))")
+_POWERS = {"2": "²", "3": "³", "°": "°"}
+_BULLET = re.compile(r"^(\s*)×\s+", re.MULTILINE)
+_DOUBLE = re.compile(r"\b([Aa]ngle|[Tt]riangle) (?:angle|triangle) ")
 _THOUGHT = re.compile(r"</?(?:think|thinking|reasoning|solution|image|rationale|summary|caption)\b[^>]*>|<<[^<>]*>>")
 _GROUP = re.compile(
     rf"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|bb|cal)|operatorname|overline|overrightarrow|overset\{{[^{{}}]*\}}"
@@ -60,30 +65,34 @@ _UNKNOWN = "\\"       # of a macro that is left; no rule takes a clause that hol
 _MACRO = re.compile(r"\\([A-Za-z]+)\*?\s?")
 _MARKS = str.maketrans({"∵": "\nsince ", "∴": "\ntherefore ", "⇒": "\n", "⟹": "\n", "⟺": "\n", "−": "-", "–": "-",
                         "×": "×", "*": "×", "·": "×", "⋅": "×", "’": "'", "‘": "'", "“": '"', "”": '"', "~": " ",
-                        "`": "", "\u00a0": " ", "△": "△", "，": ", ", "。": ". ", "：": ": ", "；": "; "})
+                        "`": "", "•": "×", "‣": "×", "▪": "×", "\u00a0": " ", "△": "△", "，": ", ", "。": ". ", "：": ": ", "；": "; "})
 
 
 def undress(text: str) -> str:
     """The words of a solution, one formula or sentence after the other; a box □ stands where an answer was."""
     text = text[:MAX_CHARACTERS]
-    text = _ANSWER_DRESS.sub(f" {BOX} ", re.sub(r"</think>", "\n", text))
-    text = _THOUGHT.sub(" ", text)
-    text = re.sub(r"\*\*|__(?=\w)|(?<=\w)__", "", text)
-    text = re.sub(r"^\s*#{1,6}\s+", "", text, flags=re.MULTILINE)
+    if "\\boxed" in text or "####" in text or "<answer>" in text:
+        text = _ANSWER_DRESS.sub(f"\n{BOX}\n", text)
+    if "<" in text:
+        text = _THOUGHT.sub(" ", text)
+    if "**" in text or "__" in text or "#" in text:
+        text = _MARKDOWN.sub("", text)
     if "\\" in text:
         text = _without_latex(text)
-    text = re.sub(r"\^\{?2\}?(?![\w])", "²", text)
-    text = re.sub(r"\^\{?3\}?(?![\w])", "³", text)
-    text = re.sub(r"\s*\^\s*(?:\{\s*°\s*\}|°)", "°", text)
-    text = re.sub(r"_\{(\w+)\}", r"_\1", text)
-    text = text.replace("$", " ").replace("{", "").replace("}", "")
-    text = re.sub(r"^(\s*)[*•‣▪]\s+", r"\1- ", text, flags=re.MULTILINE)
-    text = re.sub(r"(?<=[A-Za-z0-9°)])\s*\*\s*(?=[A-Za-z0-9(])", " × ", text)
-    text = text.translate(_MARKS)
-    text = re.sub(r"∠\s*", "angle ", text)
-    text = re.sub(r"\s*△\s*", " triangle ", re.sub(r"\bRt(?=\s*△)", "right", text))
-    text = re.sub(r"\b(angle|triangle) (?:angle|triangle) ", r"\1 ", text, flags=re.IGNORECASE)
-    return re.sub(r"[ \t]+", " ", text)
+    if "^" in text:
+        text = _POWER.sub(lambda match: _POWERS[match[1] or match[2]], text)
+    text = text.replace("$", " ").replace("_{", "_").replace("{", "").replace("}", "").translate(_MARKS)
+    if "×" in text:
+        text = _BULLET.sub(r"\1- ", text)      # a star at the beginning of a line
+    if "∠" in text:
+        text = _DOUBLE.sub(r"\1 ", re.sub(r"∠\s*", "angle ", text))
+    if "△" in text:
+        text = _DOUBLE.sub(r"\1 ", re.sub(r"\s*(?:\bRt\s*)?△\s*", _triangle, text))
+    return text
+
+
+def _triangle(match: re.Match) -> str:
+    return " right triangle " if "Rt" in match.group() else " triangle "
 
 
 def _without_latex(text: str) -> str:
@@ -169,6 +178,13 @@ _INTRO = re.compile(
     r")\b[\s,:]*",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"[A-Za-z.]+")
+_INTRO_WORDS = frozenset(
+    "so therefore thus hence then next now finally first firstly second secondly third thirdly lastly and but also "
+    "similarly likewise again moreover furthermore consequently accordingly clearly obviously in that i.e. as overall "
+    "altogether afterward afterwards after subsequently however meanwhile to we you one note notice observe see know "
+    "conclude deduce infer it this which can".split()
+)
 _PREMISE = re.compile(r"(?:since|because|as|given that|given|knowing that|assuming)\s+(?=\S)", re.IGNORECASE)
 MEANS = re.compile(
     r"(?:by|using|from|applying|with|based on|according to|due to|via|looking at|in|on)\s+", re.IGNORECASE
@@ -181,6 +197,7 @@ _JOINT = re.compile(
     r"|,\s+(?=(?:from|by|using|according to)\s+the\b)|,\s*(?=(?:\w+\s){0,2}\w*\s?=)|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
     re.IGNORECASE,
 )
+_DIGIT = re.compile(r"[0-9]")
 _LISTED = re.compile(r"\s*(?:,|;|\n|\band\b|\bthen\b)\s*")
 _LIST_ITEM = re.compile(
     r"(?:the\s+)?(?P<label>[A-Za-z][A-Za-z'-]*(?:\s[A-Za-z][A-Za-z'-]*){0,2})\s*(?::|is|has|shows)?\s*(?P<value>\d+)"
@@ -244,7 +261,10 @@ def _parts(sentence: str) -> list[str]:
 
 
 def _strip_intro(sentence: str) -> str:
-    while match := _INTRO.match(sentence):
+    while (word := _WORD.match(sentence)) and word.group().lower() in _INTRO_WORDS:
+        match = _INTRO.match(sentence)
+        if match is None:
+            break
         if not match.group() or match.end() == len(sentence):
             break
         sentence = sentence[match.end():]
@@ -259,6 +279,8 @@ def _split_at_comma(text: str) -> tuple[str, str]:
 
 def list_items(sentence: str) -> list[str]:
     """"top-left 3, center 8 makes 11" as its items; empty for anything else."""
+    if not _DIGIT.search(sentence) or "=" in sentence:
+        return []
     items = [item for item in _LISTED.split(sentence.strip(" .")) if item]
     return items if len(items) > 1 and all(map(_LIST_ITEM.fullmatch, items)) else []
 

@@ -28,27 +28,28 @@ def reword(clause: Clause, *, is_last: bool = False, facts: str = "use") -> Step
     statement without a number: "use" it, "check" whether it holds, or use "premises" only.
     """
     text = _trim(clause.text)
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or (is_last and not clause.means):
         return None
-    if _TALK.search(text) or _TALK.search(clause.means) or any(sign in text + clause.means for sign in (BOX, "\\")):
+    if _TALK.search(text) or BOX in text or "\\" in text:
         return None
     if clause.means:
-        return _from_means(clause.means, "" if is_last else text)
-    if is_last or not text:
-        return None
-    for rule in (_instruction, _by_way_of, _count_with_equation, _equation, _there_are, _value_of, _has_a):
+        is_talk = _TALK.search(clause.means) or BOX in clause.means or "\\" in clause.means
+        return None if is_talk else _from_means(clause.means, "" if is_last else text)
+    for rule in _rules(text):
         if step := rule(text):
-            return Step(sentence(step), 3 if rule in (_there_are, _value_of) else 2)
-    if step := _amount(text):
-        return Step(sentence(step), 1)
+            return Step(sentence(step), _WEIGHTS.get(rule, 2))
     return _fact(text, clause.is_premise, facts)
 
 
 def reword_list(clauses: Sequence[Clause]) -> list[Step]:
     """A list of readings ("top-left 3, center 8 makes 11") as two steps; empty where the clauses are something else."""
-    items = [item for item in map(list_item, clauses) if item]
-    others = [clause for clause in clauses if not list_item(clause) and clause.text.strip(f"{BOX} .")]
-    if len(items) < 2 or others:
+    items = []
+    for clause in clauses:
+        if item := list_item(clause):
+            items.append(item)
+        elif clause.text != BOX:
+            return []
+    if len(items) < 2:
         return []
     is_summed = any(running for _, running in items)
     return [Step(f"Read {', '.join(label for label, _ in items)}."), *([Step("Add them.")] if is_summed else [])]
@@ -56,7 +57,7 @@ def reword_list(clauses: Sequence[Clause]) -> list[Step]:
 
 def sentence(words: str) -> str:
     """First letter a capital, one full stop at the end."""
-    words = re.sub(r"\s+([,.])", r"\1", " ".join(words.split())).strip(" ,;:.-")
+    words = " ".join(words.split()).replace(" ,", ",").replace(" .", ".").strip(" ,;:.-")
     return f"{words[:1].upper()}{words[1:]}."
 
 
@@ -138,19 +139,39 @@ _FUNCTION_WORDS = frozenset("of for by at in to with the a an from than and or o
                             "its their his her as it he she they".split())
 
 
+def _rules(text: str) -> list:
+    """The rules that a clause of such signs can meet, in the order in which they are tried."""
+    rules = [_instruction]
+    if _PASSIVE_VERB.search(text):
+        rules.append(_by_way_of)
+    if "=" in text or "≈" in text:
+        rules += [_count_with_equation, _equation]
+    if text[:5].lower() == "there":
+        rules.append(_there_are)
+    if _DIGIT.search(text):
+        rules += [_value_of, _has_a, _amount]
+    return rules
+
+
 def _trim(text: str) -> str:
     """Without brackets that explain, and without what only joins sentences."""
-    text = re.sub(r"\s*\((?:since|because|as|given|by|from|see|i\.e\.|which|where|the|vertical|alternate|corresponding)"
+    if "(" not in text:
+        return text.strip(" ,;:.")
+    text = re.sub(r"\s?\((?:since|because|as|given|by|from|see|i\.e\.|which|where|the|vertical|alternate|corresponding)"
                   r"\b[^()]*\)", "", text, flags=re.IGNORECASE)
     return text.strip(" ,;:.")
 
 
+_NOUN_DRESS = re.compile(
+    r"^(?:(?:and|so|then|that|the value of|value of|now|where|both)\s+)?"
+    r"(?:(?:in|on|at|for|from|after|before|during)\s[^,]*,\s+)?|\s\([^()]*\d[^()]*\)$",
+    re.IGNORECASE,
+)
+
+
 def _noun(text: str, *, longest: int = 12) -> str:
     """A noun phrase that can follow "Find …": lower-case article first, no pronoun, nothing that is a sentence."""
-    text = re.sub(r"^(?:and|so|then|that|the value of|value of|now|where|both)\s+", "", text.strip(" ,:;.-="),
-                  flags=re.IGNORECASE)
-    text = re.sub(r"^(?:in|on|at|for|from|after|before|during)\s[^,]*,\s+", "", text, flags=re.IGNORECASE)
-    text = re.sub(r"\s+\([^()]*\d[^()]*\)$", "", text)
+    text = _NOUN_DRESS.sub("", text.strip(" ,:;.-="))
     words = text.split()
     if not words or len(words) > longest or _PRONOUN.match(text) or words[-1] in _FUNCTION_WORDS:
         return ""
@@ -234,6 +255,7 @@ _AMBIGUOUS = frozenset("point square work sum average mark name form group list 
 _DETERMINERS = ("the ", "both ", "these ", "those ", "all ", "each ", "up ", "out ", "with ", "at ", "from ", "them", "it ",
                 "a ", "an ", "every ", "that ", "off ", "down ")
 
+_PASSIVE_VERB = re.compile(r"\b(?:found|calculated|computed|determined|obtained|given|measured|read|worked out)\s")
 _PASSIVE = re.compile(
     r"(?P<what>.+?)\s+(?:is|are|can be|could be|was|must be|may be)\s+(?:then\s+)?"
     r"(?:found|calculated|computed|determined|obtained|given|measured|read|worked out)\s+"
@@ -536,7 +558,10 @@ def _goal(text: str) -> str:
     """What the clause behind its means tells to do, as a bare imperative."""
     if not text:
         return ""
-    for rule in (_instruction, _by_way_of, _count_with_equation, _equation, _there_are, _value_of, _has_a, _amount):
+    for rule in _rules(text):
         if step := rule(text):
             return step
     return ""
+
+
+_WEIGHTS = {_there_are: 3, _value_of: 3, _amount: 1}

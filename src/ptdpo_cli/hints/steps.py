@@ -8,13 +8,13 @@ is the last computation: a hint says less rather than too much. The rules are En
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.hints import leakage
-from ptdpo_cli.hints.clauses import clauses_of, is_english, without_answer
+from ptdpo_cli.hints.clauses import Clause, clauses_of, is_english, without_answer
 from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.rewording import Step, reword, reword_list, without_numbers
 from ptdpo_cli.hints.sources import Draft
@@ -67,27 +67,41 @@ def steps_from_text(
     No number stays that the question does not hold, and nothing in which `find_leak` sees a leak.
     """
     clauses = clauses_of(text)
+    steps = reword_list(clauses)
+    if not steps:
+        steps = _reworded(clauses, answer, choices)
+    known: set[Fraction] | None = None
+    sound = []
+    for step in steps:
+        if _HAS_NUMBER.search(step.text):
+            if known is None:
+                known = {value for values, _ in leakage._numbers(question) for value in values}
+            step = step if _is_sound(step.text, known) else replace(step, text=without_numbers(step.text))
+            if not _is_sound(step.text, known):
+                continue
+        if len(step.text.split()) <= MAX_WORDS:
+            sound.append(step)
+    return _free_of_leaks(_fewest(_in_order(sound), max_steps), answer, question, choices)
+
+
+def _reworded(clauses: Sequence[Clause], answer: str, choices: Sequence[str]) -> list[Step]:
+    """What to do for each clause but the last computation and those that hold the answer."""
     answers = [answer, *leakage._choice_meant(answer, choices)]
     holds_answer = _finder(answers)
     is_numeric = any(leakage._number_of(part) for one in answers for part in leakage._parts(one))
     is_verdict = any(leakage._plain(answer) in pair for pair in leakage._VERDICTS)
-    final = next((i for i in reversed(range(len(clauses))) if clauses[i].states_result), len(clauses))
     facts = "check" if is_verdict else "use" if is_numeric else "premises"
-    steps: list[Step] = reword_list(clauses) or []
-    held = [i for i, clause in enumerate(clauses) if holds_answer(clause.text)]
-    found_at = next((i for i in reversed(held) if reword(clauses[i], facts=facts)), final)
+    final = next((i for i in reversed(range(len(clauses))) if clauses[i].states_result), len(clauses))
+    steps: list[Step] = []
     spoiled: list[tuple[int, Step]] = []        # what would be said of a clause that holds the answer, and its place
-    for i, clause in enumerate(clauses if not steps else ()):
-        is_last = i in (final, *held)
-        if i in held and not (is_numeric and i in (final, found_at)) and (step := reword(clause, facts=facts)):
-            spoiled.append((len(steps), step))
-        if step := reword(clause, is_last=is_last, facts=facts):
+    for i, clause in enumerate(clauses):
+        is_held = holds_answer(clause.text)
+        if is_held and (told := reword(clause, facts=facts)):
+            spoiled.append((len(steps), told))
+        if step := reword(clause, is_last=is_held or i == final, facts=facts):
             steps.append(step)
-    steps = _level(steps, spoiled, is_numeric)
-    known = {value for values, _ in leakage._numbers(question) for value in values}
-    steps = [step if _is_sound(step.text, known) else replace(step, text=without_numbers(step.text)) for step in steps]
-    sound = _in_order(step for step in steps if _is_sound(step.text, known))
-    return _free_of_leaks(_fewest(sound, max_steps), answer, question, choices)
+    # A number comes out where it is stated last; before, it may stand for something else that is as large.
+    return _level(steps, spoiled[:-1] if is_numeric else spoiled, is_numeric)
 
 
 def _level(steps: list[Step], spoiled: list[tuple[int, Step]], is_numeric: bool) -> list[Step]:
@@ -106,37 +120,32 @@ def _level(steps: list[Step], spoiled: list[tuple[int, Step]], is_numeric: bool)
     return steps
 
 
-def _finder(answers: Sequence[str]):
+def _finder(answers: Sequence[str]) -> Callable[[str], bool]:
     """Whether a clause holds an answer: a number by its value, anything else by its words."""
-    values: set[Fraction] = set()
+    values: set[float] = set()
     words = []
     for part in filter(None, (part for answer in answers for part in leakage._parts(answer))):
-        number = leakage._number_of(part)
-        if number:
-            values |= number
+        if number := leakage._number_of(part):
+            values |= set(map(float, number))
         elif len(leakage._plain(part)) > 1:
             words.append(leakage._wording(part))
 
     def holds_answer(clause: str) -> bool:
-        result = clause.rpartition("=")[2]      # what stands left of it went into the result
-        if values and any(_value(digits) in values for digits in _DIGITS.findall(result)):
-            return True
+        if values:
+            result = clause.rpartition("=")[2]      # what stands left of it went into the result
+            if any(_value(*digits) in values for digits in _DIGITS.findall(result)):
+                return True
         return any(pattern.search(clause) for pattern in words)
 
     return holds_answer
 
 
-_DIGITS = re.compile(r"(?<![\w.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+(?![\w.]))?")
+_DIGITS = re.compile(r"(?<![\w.,])((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?)(?:/([0-9]+)(?![\w.]))?")
 
 
-def _value(digits: str) -> Fraction | None:
-    try:
-        return Fraction(digits.replace(",", ""))
-    except ValueError:          # 3.5/2
-        top, _, bottom = digits.replace(",", "").partition("/")
-        return Fraction(top) / Fraction(bottom) if int(bottom) else None
-    except ZeroDivisionError:
-        return None
+def _value(digits: str, over: str) -> float | None:
+    bottom = int(over) if over else 1
+    return float(digits.replace(",", "")) / bottom if bottom else None
 
 
 # "the two triangles" counts nothing that was to be found and "angle 1" is a name; if it is the answer, `find_leak` says.
@@ -147,10 +156,13 @@ _BOTH = re.compile(
 )
 
 
+_HAS_NUMBER = re.compile(
+    rf"[0-9]|\b(?:{'|'.join((*leakage._UNITS, *leakage._TENS, 'hundred', 'thousand'))})\b", re.IGNORECASE
+)
+
+
 def _is_sound(step: str, known: set[Fraction]) -> bool:
-    """Short enough, and without a number that the question does not hold."""
-    if len(step.split()) > MAX_WORDS:
-        return False
+    """Whether every number in it is one that the question holds."""
     return all(values & known for values, _ in leakage._numbers(_BOTH.sub("", step)) if values != {0})
 
 
