@@ -115,23 +115,24 @@ def _bracketed(part: str) -> str:
     return f"({part})" if re.search(r"[-+ ×/]", part) else part
 
 
-_CONCLUSION = re.compile(
-    r"(?:^|(?<=[.!?;\n]))[^.!?;\n]*(?:\\boxed|<answer>|####|\b(?:answers?|correct (?:option|choice)|option|choice)\b"
-    r"\s*(?:is|are|:|would be|should be|must be)|\bfinal answer\b)[^\n]*$",
+_ANNOUNCED = re.compile(
+    r"\\boxed|</?answer>|####|\bfinal answer\b"
+    r"|\b(?:answers?|(?:correct |right )?(?:options?|choices?))\s*(?:is|are|:|would be|should be|must be)",
     re.IGNORECASE,
 )
 
 
 def without_answer(solution: str) -> str:
-    """The reasoning alone: the last sentence or line is left out when it announces the answer or boxes it."""
-    text = re.sub(r"</?think>", "", solution).strip()
-    text = re.sub(r"<answer>.*?</answer>", "", text, flags=re.DOTALL).strip()
-    for _ in range(3):      # "The answer is B." and then a box
-        shorter = _CONCLUSION.sub("", text).strip()
-        if shorter == text:
-            break
-        text = shorter
-    return text
+    """The reasoning alone: sentences at its end that announce the answer or box it are left out."""
+    parts = re.split(r"((?<=[.!?])\s+|\n+)", without_tags(solution))
+    while parts and (not parts[-1].strip() or _ANNOUNCED.search(parts[-1])):
+        parts.pop()
+    return "".join(parts).strip()
+
+
+def without_tags(solution: str) -> str:
+    """The text without thought tags, which are control tokens to some models."""
+    return re.sub(r"\s*</think>\s*", "\n", solution.replace("<think>", "")).strip()
 
 
 # ---- language --------------------------------------------------------------------------------------------------------

@@ -14,15 +14,13 @@ from fractions import Fraction
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.hints import leakage
-from ptdpo_cli.hints.clauses import Clause, clauses_of, is_english, without_answer
+from ptdpo_cli.hints.clauses import Clause, clauses_of, is_english
 from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.rewording import Step, reword, reword_list, without_numbers
 from ptdpo_cli.hints.sources import Draft
 
 MIN_STEPS = 2
 MAX_WORDS = 25
-
-__all__ = ["draft_from_steps", "steps_from_text", "without_answer"]
 
 
 def draft_from_steps(
