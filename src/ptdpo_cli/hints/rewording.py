@@ -186,7 +186,7 @@ _KEPT = re.compile(r"[A-Z](?:[A-Z0-9_'²]|\b)|I\b")
 def _lowered(text: str) -> str:
     """The first word in lower case, unless it is a name or a symbol."""
     first = text.split()[0].strip("'s,") if text.strip() else ""
-    is_letter = first == "A" and re.match(r"A (?:has|is|was|had|gets|got|\w+ed|\w+s)\b", text)
+    is_letter = text == "A" or re.match(r"A (?:has|is|was|had|gets|got|\w+ed|\w+s)\b", text)
     if (first.lower() in _COMMON and not is_letter) or re.match(r"[A-Z][a-z]+ [A-Z]{1,3}\b", text):
         return text[0].lower() + text[1:]
     return text

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.hints import leakage
-from ptdpo_cli.hints.clauses import Clause, clauses_of, is_english
+from ptdpo_cli.hints.clauses import BOX, Clause, clauses_of, is_english
 from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.rewording import Step, reword, reword_list, without_numbers
 from ptdpo_cli.hints.sources import Draft
@@ -89,7 +89,8 @@ def _reworded(clauses: Sequence[Clause], answer: str, choices: Sequence[str]) ->
     is_numeric = any(leakage._number_of(part) for one in answers for part in leakage._parts(one))
     is_verdict = any(leakage._plain(answer) in pair for pair in leakage._VERDICTS)
     facts = "check" if is_verdict else "use" if is_numeric else "premises"
-    final = next((i for i in reversed(range(len(clauses))) if clauses[i].states_result), len(clauses))
+    results = (i for i in reversed(range(len(clauses))) if clauses[i].states_result and clauses[i].text != BOX)
+    final = next(results, len(clauses))
     steps: list[Step] = []
     spoiled: list[tuple[int, Step]] = []        # what would be said of a clause that holds the answer, and its place
     for i, clause in enumerate(clauses):
