@@ -17,9 +17,9 @@ from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.steps import draft_from_steps, steps_from_text
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "hints" / "solutions.jsonl").read_text().splitlines()]
-IMPERATIVES = set(
-    "Add Apply Calculate Check Combine Compare Compute Connect Count Divide Draw Evaluate Examine Express Factor Find "
-    "Follow Identify Locate Look Measure Multiply Read Recall Set Solve Split Substitute Subtract Use Write".split()
+IMPERATIVES = re.compile(
+    "Add|Apply|Calculate|Check|Combine|Compare|Compute|Connect|Count|Divide|Draw|Evaluate|Examine|Express|Factor|Find"
+    "|Follow|Identify|Locate|Look|Measure|Multiply|Read|Recall|Set|Solve|Split|Substitute|Subtract|Use|Write"
 )
 WHOLE_WORD = r"(?<![\w.]){}(?!\w)"
 
@@ -45,7 +45,7 @@ def test_a_solution_written_by_hand(case):
     assert 2 <= len(draft.steps) <= 6 and not draft.fault
     assert find_leak(text, case["answer"], question=case["question"], choices=case["choices"]) is None
     for step in draft.steps:
-        assert step.split()[0] in IMPERATIVES and step.endswith(".") and len(step.split()) <= 25, step
+        assert IMPERATIVES.fullmatch(step.split()[0]) and step.endswith(".") and len(step.split()) <= 25, step
         assert find_leak(step, case["answer"], question=case["question"], choices=case["choices"]) is None
         assert not re.search(r"[\\${}□=]\s*$|[\\{}□]", step), step
         for number in re.findall(r"\d+", re.sub(r"angle \d|_\w+", "", step)):
@@ -136,14 +136,14 @@ def test_which_text_is_read():
     bare = problem_of(case, solution=None)
     assert draft_from_steps(bare, rollout=rollout).steps == of_rollout
     assert draft_from_steps(problem_of(case, solution="x = 7"), rollout=rollout).steps == of_rollout
-    faults = {read: draft_from_steps(bare, read=read).fault for read in ("auto", "steps", "solution", "rollouts")}
-    assert len(set(faults.values())) == 4 and all(faults.values())
+    faults = {draft_from_steps(bare, read=read).fault for read in ("auto", "steps", "solution", "rollouts")}
+    assert len(faults) == 4 and all(faults)
 
 
 def test_another_language_is_a_fault():
     texts = {
         False: ("求三角形的面积，因为底是6，高是4。", "Площадь треугольника равна двенадцати.",
-                "La base del triángulo es 6 y la altura es 4.", "Der Winkel bei A ist 50 Grad und der bei B ist 60 Grad.",
+                "La base del triángulo es 6 y la altura es 4.", "Der Winkel bei A ist 50 Grad und der bei B ist 60.",
                 "On calcule la longueur de la base et on ajoute les deux côtés."),
         True: (r"$x^2 + y^2 = \pi r^2$", "x = 5", "The area is αβ.", "Weng earns 0.2 per minute.", ""),
     }
@@ -169,8 +169,9 @@ def test_dress_is_removed(latex, plain):
 
 def test_no_text_is_too_strange_and_none_takes_long():
     """Seeded noise, and texts at which a careless pattern would never end."""
-    pieces = ["\\frac{", "}", "{", "$", "\\boxed{", "<think>", "</think>", "1,", "= ", "the area of ", " is ", "\n", "2x",
-              "∠", "since ", ", ", "we have ", "\\angle ", "(", ")", "AB ", "and ", "<answer>", "So ", "12", ".", "²", "é"]
+    pieces = ["\\frac{", "}", "{", "$", "\\boxed{", "<think>", "</think>", "1,", "= ", "the area of ", " is ", "\n",
+              "2x", "∠", "since ", ", ", "we have ", "\\angle ", "(", ")", "AB ", "and ", "<answer>", "So ", "12", ".",
+              "²", "é"]
     rng = random.Random(7)
     for _ in range(300):
         text = "".join(rng.choices(pieces, k=rng.randrange(60)))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ptdpo_cli.hints.words import ENGLISH, JOINING, OTHER_LANGUAGES
+
 # Of one solution; a longer text is a transcript, not a solution, and only its beginning is read.
 MAX_CHARACTERS = 20_000
 
@@ -63,9 +65,11 @@ _SYMBOLS = {
 }
 _UNKNOWN = "\\"       # of a macro that is left; no rule takes a clause that holds it
 _MACRO = re.compile(r"\\([A-Za-z]+)\*?\s?")
-_MARKS = str.maketrans({"∵": "\nsince ", "∴": "\ntherefore ", "⇒": "\n", "⟹": "\n", "⟺": "\n", "−": "-", "–": "-",
-                        "×": "×", "*": "×", "·": "×", "⋅": "×", "’": "'", "‘": "'", "“": '"', "”": '"', "~": " ",
-                        "`": "", "•": "×", "‣": "×", "▪": "×", "\u00a0": " ", "△": "△", "，": ", ", "。": ". ", "：": ": ", "；": "; "})
+_MARKS = str.maketrans({
+    "∵": "\nsince ", "∴": "\ntherefore ", "⇒": "\n", "⟹": "\n", "⟺": "\n", "−": "-", "–": "-", "*": "×", "·": "×",
+    "⋅": "×", "•": "×", "‣": "×", "▪": "×", "’": "'", "‘": "'", "“": '"', "”": '"', "~": " ", "`": "", "\u00a0": " ",
+    "，": ", ", "。": ". ", "：": ": ", "；": "; ",
+})
 
 
 def undress(text: str) -> str:
@@ -137,16 +141,6 @@ def without_tags(solution: str) -> str:
 
 # ---- language --------------------------------------------------------------------------------------------------------
 
-_ENGLISH = frozenset(
-    "the of and is are in to a we so since by for that have has it each at on with then from this be as which find "
-    "makes there equals therefore total add because if both using get".split()
-)
-_OTHERS = frozenset(
-    "el la los las de del que es un una por para con se como der die das und ist ein eine mit wir von den im le les "
-    "des est une dans pour et donc il di che della sono os da em não uma dos são jest na het een".split()
-)
-
-
 def is_english(text: str) -> bool:
     """Whether a text is in English, judged by its letters and its commonest words; formulas alone pass."""
     sample = text[:2000]
@@ -155,8 +149,8 @@ def is_english(text: str) -> bool:
     if foreign > 0.1 * letters:
         return False
     words = re.findall(r"[^\W\d_]{2,}", sample.lower())
-    english = sum(word in _ENGLISH for word in words)
-    return sum(word in _OTHERS for word in words) <= max(english, 0.1 * len(words))
+    english = sum(word in ENGLISH for word in words)
+    return sum(word in OTHER_LANGUAGES for word in words) <= max(english, 0.1 * len(words))
 
 
 # ---- sentences and clauses -------------------------------------------------------------------------------------------
@@ -171,7 +165,8 @@ _INTRO = re.compile(
     r"similarly|likewise|again|moreover|furthermore|consequently|accordingly|clearly|obviously|in other words|that is|"
     r"i\.e\.|as a result|in total|in conclusion|overall|altogether|afterwards?|after that|subsequently|however|"
     r"meanwhile|to begin(?: with)?|to start|"
-    r"(?:we |you )?(?:can )?(?:also )?(?:note|notice|observe|see|know|conclude|deduce|infer)(?: that\b|,|:)|that means(?: that)?|"
+    r"(?:we |you )?(?:can )?(?:also )?(?:note|notice|observe|see|know|conclude|deduce|infer)(?: that\b|,|:)|"
+    r"that means(?: that)?|"
     r"it follows(?: that)?|this means(?: that)?|which means(?: that)?|this implies(?: that)?|this gives(?: us)?|"
     r"it is (?:given|known|clear|evident) that|we are given(?: that)?|it can be seen that|"
     r"(?:we|you|one) (?:can |will |then |now |also |thus |therefore |must |should |clearly )*"
@@ -180,22 +175,17 @@ _INTRO = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[A-Za-z.]+")
-_INTRO_WORDS = frozenset(
-    "so therefore thus hence then next now finally first firstly second secondly third thirdly lastly and but also "
-    "similarly likewise again moreover furthermore consequently accordingly clearly obviously in that i.e. as overall "
-    "altogether afterward afterwards after subsequently however meanwhile to we you one note notice observe see know "
-    "conclude deduce infer it this which can".split()
-)
 _PREMISE = re.compile(r"(?:since|because|as|given that|given|knowing that|assuming)\s+(?=\S)", re.IGNORECASE)
 MEANS = re.compile(
     r"(?:by|using|from|applying|with|based on|according to|due to|via|looking at|in|on)\s+", re.IGNORECASE
 )
 # Where one statement ends and what follows from it begins.
 _JOINT = re.compile(
-    r"(?:,\s*|\s+)(?:and\s+)?(?:so|therefore|thus|hence|which (?:means|gives|implies|makes|equals|is)(?: us)?(?: that)?|"
-    r"giving(?: us)?|implying(?: that)?|meaning(?: that)?|we (?:have|get|obtain|know|see)(?: that)?|"
-    r"it follows that|then)\b[\s,:]*"
-    r"|,\s+(?=(?:from|by|using|according to)\s+the\b)|,\s*(?=(?:\w+\s){0,2}\w*\s?=)|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
+    r"(?:,\s*|\s+)(?:and\s+)?(?:so|therefore|thus|hence|which (?:means|gives|implies|makes|equals|is)(?: us)?(?: that)?"
+    r"|giving(?: us)?|implying(?: that)?|meaning(?: that)?|we (?:have|get|obtain|know|see)(?: that)?|it follows that"
+    r"|then)\b[\s,:]*"
+    r"|,\s+(?=(?:from|by|using|according to)\s+the\b)|,\s*(?=(?:\w+\s){0,2}\w*\s?=)"
+    r"|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
     re.IGNORECASE,
 )
 _DIGIT = re.compile(r"[0-9]")
@@ -262,7 +252,7 @@ def _parts(sentence: str) -> list[str]:
 
 
 def _strip_intro(sentence: str) -> str:
-    while (word := _WORD.match(sentence)) and word.group().lower() in _INTRO_WORDS:
+    while (word := _WORD.match(sentence)) and word.group().lower() in JOINING:
         match = _INTRO.match(sentence)
         if match is None:
             break

@@ -11,6 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ptdpo_cli.hints.clauses import BOX, MEANS, Clause, list_item
+from ptdpo_cli.hints.words import (
+    COMMON,
+    DETERMINERS,
+    FUNCTION_WORDS,
+    METHODS,
+    NO_QUANTITY,
+    NOUNS_TOO,
+    PICTURES,
+    READABLE,
+    RELATIONS,
+    UNITS,
+    VERBS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +78,6 @@ _LONGEST = 300      # characters; what is longer is no clause of English
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
-_VERBS = (
-    "add apply arrange average calculate check choose combine compare complete compute connect consider construct "
-    "convert count cross-multiply decide deduct determine differentiate divide draw drop estimate evaluate examine "
-    "expand express extend factor find follow form group identify integrate isolate join label list locate look "
-    "mark match measure multiply name observe plug point rearrange recall read recognize reflect remember rewrite "
-    "rotate round scan select set show simplify solve sort split square start subtract substitute sum switch take "
-    "trace track translate try turn use verify view work write"
-).split()
 _DOUBLED = {"set", "plug", "split", "drop", "scan"}
 
 
@@ -80,8 +85,7 @@ def _gerund(verb: str) -> str:
     return verb + (verb[-1] if verb in _DOUBLED else "") + "ing" if not verb.endswith("e") else verb[:-1] + "ing"
 
 
-_BASE = {verb: verb for verb in _VERBS} | {_gerund(verb): verb for verb in _VERBS} | {"recalling": "recall"}
-_VERB = "|".join(sorted(_VERBS, key=len, reverse=True))
+_BASE = {verb: verb for verb in VERBS} | {_gerund(verb): verb for verb in VERBS} | {"recalling": "recall"}
 # The student's own talk, and whatever speaks of answers and options: nothing that a hint may quote.
 _TALK = re.compile(
     r"\b(?:answers?|options?|choices?|correct(?:ly)?|incorrect|wrong|conclusion|ruled out|eliminate[ds]?|matches"
@@ -92,51 +96,30 @@ _EMPTY = re.compile(
     r"(?:understand|analyze|analyse|consider|look at|read|examine|identify)\s+(?:the\s+)?"
     r"(?:problem|question|given information|given|image|picture|problem statement|information|task)(?: carefully)?"
     r"|(?:observe|find|note|see|use|consider)\s+the\s+following(?: pattern| steps?)?"
-    r"|(?:solve|check|verify|use|find|consider|show|note)(?:\s+(?:it|this|that|them|the problem|everything|the result))?"
+    r"|(?:solve|check|verify|use|find|consider|show|note)"
+    r"(?:\s+(?:it|this|that|them|the problem|everything|the result))?"
     r"|(?:solve|find|evaluate|compute|calculate|determine|simplify)\s+(?:the\s+)?(?:final\s+)?(?:result|value|solution)",
     re.IGNORECASE,
 )
-_METHOD = re.compile(
-    r"\b(?:theorem|law|rule|formulas?|propert(?:y|ies)|definition|identit(?:y|ies)|criterion|similarity|congruence|"
-    r"symmetry|pythagor\w*|sss|sas|asa|aas|hl|aa|equations?|axiom|postulate|inequality|ratios?|proportions?|"
-    r"proportionality|vieta\w*|sines?|cosines?|tangents?|trigonometry|relation(?:ship)?|principle|method|sum of|"
-    r"difference of|area of|(?:interior|exterior|vertical|corresponding|opposite|inscribed) angles|test|factorization|substitution|elimination|pattern|scale|legend|slope|average|mean)\b",
-    re.IGNORECASE,
+_METHOD = re.compile(rf"\b(?:{METHODS})\b", re.IGNORECASE)
+_SOURCE = re.compile(rf"\b(?:{PICTURES})\b", re.IGNORECASE)
+_READ = re.compile(rf"\b(?:{READABLE})\b", re.IGNORECASE)
+_RELATION = re.compile(rf"\b(?:{RELATIONS})\b|[∥⊥≅∼]", re.IGNORECASE)
+_HOLDS = re.compile(r"\b(?:is|are|has|have|bisects?|intersects?|lies?|shares?|form|forms|divides)\b|[∥⊥≅∼]")
+_UNIT = f"(?:{UNITS})"
+_QUANTITY = (
+    r"(?:about |around |approximately |roughly |exactly |only |equal to |also )*[-+$€£√(]*\d[\d.,/ ×+()√π²³-]*π?\s*"
+    rf"(?:{_UNIT}(?![A-Za-z])\.?\s*)*"
 )
-_SOURCE = re.compile(
-    r"\b(?:figure|picture|image|graph|chart|diagram|table|map|plot|drawing|legend|histogram|timetable|menu|grid)\b",
-    re.IGNORECASE,
+_IS = (
+    r"\b(?:is|are|was|were|equals?|measures?|costs?|weighs?|becomes?|reaches|reads|shows|comes to|amounts to|will be"
+    r"|must be|would be|has (?:a )?(?:length|value|measure|area|height) of)"
 )
-_READ = re.compile(
-    r"\b(?:bars?|columns?|slices?|segments?|sectors?|lines?|curve|points?|label|scale|axis|values?|costs|expenses|profits?|exports|imports|income|production|rainfall|votes|entry|cells?|"
-    r"rows?|legend|percentage|share|reading|population|sales|revenue|scores?|temperature|needle|pointer|clock|dial|"
-    r"price|height of the bar|thermometer|gauge|ruler|number (?:on|at|in|shown)|digit|dot|hand|coordinates?)\b",
-    re.IGNORECASE,
-)
-_RELATION = re.compile(
-    r"\b(?:parallel|perpendicular|congruent|similar|equal|tangent|bisects?|bisector|midpoint|isosceles|equilateral|"
-    r"right (?:angle|triangle)|right-angled|same|supplementary|complementary|diameter|radius|radii|chord|vertical|"
-    r"corresponding|alternate|inscribed|central|opposite|adjacent|trapezoid|rhombus|square|parallelogram|rectangle|"
-    r"regular|symmetric|median|altitude|hypotenuse|collinear|midline|midsegment|proportional|cyclic|exterior|interior|common|intersects?|shared?s?|"
-    r"vertex|center|centre|directly|inversely|constant|conserved|series|balanced|doubles?|halves|twice|half)\b"
-    r"|[∥⊥≅∼]",
-    re.IGNORECASE,
-)
-_UNIT = (
-    r"(?:°[CF]?|%|percent|degrees?|units?|square units?|cubic units?|(?:square |cubic )?(?:cm|mm|km|m|meters?|metres?|inch(?:es)?"
-    r"|feet|ft|centimeters?|centimetres?|kilometers?|miles?|yards?)[²³]?|kg|g|grams?|liters?|litres?|ml|l|hours?|minutes?"
-    r"|seconds?|s|h|min|days?|weeks?|years?|dollars?|cents?|euros?|million|billion|thousand|mph|km/h|m/s|n|j|w|v|a|ω"
-    r"|newtons?|joules?|watts?|volts?|amps?|ohms?|people|students?|points?|pounds?|°c|°f)"
-)
-_QUANTITY = rf"(?:about |around |approximately |roughly |exactly |only |equal to |also )*[-+$€£√(]*\d[\d.,/ ×+()√π²³-]*π?\s*(?:{_UNIT}(?![A-Za-z])\.?\s*)*"
-_IS = r"\b(?:is|are|was|were|equals?|measures?|costs?|weighs?|becomes?|reaches|reads|shows|comes to|amounts to|will be|must be|would be|has (?:a )?(?:length|value|measure|area|height) of)"
 _PRONOUN = re.compile(
     r"(?:its|their)\b|(?:it|this|that|these|those|they|he|she|we|i|you|which|each|both|here|there|what|one|all|everything|nothing)\b"
     r"(?!\s+(?:area|angle|side|length|value|number|sum|total|row|column|bar|price|cost|ratio|part|triangle|cell)s?\b)",
     re.IGNORECASE,
 )
-_FUNCTION_WORDS = frozenset("of for by at in to with the a an from than and or on per is are was were be that if when "
-                            "its their his her as it he she they".split())
 
 
 def _rules(text: str) -> list:
@@ -157,9 +140,13 @@ def _trim(text: str) -> str:
     """Without brackets that explain, and without what only joins sentences."""
     if "(" not in text:
         return text.strip(" ,;:.")
-    text = re.sub(r"\s?\((?:since|because|as|given|by|from|see|i\.e\.|which|where|the|vertical|alternate|corresponding)"
-                  r"\b[^()]*\)", "", text, flags=re.IGNORECASE)
-    return text.strip(" ,;:.")
+    return _ASIDE.sub("", text).strip(" ,;:.")
+
+
+_ASIDE = re.compile(
+    r"\s?\((?:since|because|as|given|by|from|see|i\.e\.|which|where|the|vertical|alternate|corresponding)\b[^()]*\)",
+    re.IGNORECASE,
+)
 
 
 _NOUN_DRESS = re.compile(
@@ -173,7 +160,7 @@ def _noun(text: str, *, longest: int = 12) -> str:
     """A noun phrase that can follow "Find …": lower-case article first, no pronoun, nothing that is a sentence."""
     text = _NOUN_DRESS.sub("", text.strip(" ,:;.-="))
     words = text.split()
-    if not words or len(words) > longest or _PRONOUN.match(text) or words[-1] in _FUNCTION_WORDS:
+    if not words or len(words) > longest or _PRONOUN.match(text) or words[-1] in FUNCTION_WORDS:
         return ""
     if "=" in text or "," in text.strip(",") or not re.search(r"[A-Za-zα-ωΑ-Ω]", text):
         return ""
@@ -187,38 +174,28 @@ def _lowered(text: str) -> str:
     """The first word in lower case, unless it is a name or a symbol."""
     first = text.split()[0].strip("'s,") if text.strip() else ""
     is_letter = text == "A" or re.match(r"A (?:has|is|was|had|gets|got|\w+ed|\w+s)\b", text)
-    if (first.lower() in _COMMON and not is_letter) or re.match(r"[A-Z][a-z]+ [A-Z]{1,3}\b", text):
+    if (first.lower() in COMMON and not is_letter) or re.match(r"[A-Z][a-z]+ [A-Z]{1,3}\b", text):
         return text[0].lower() + text[1:]
     return text
-
-
-_COMMON = frozenset(
-    "the a an each every this that these those its their his her he she they we it there total area perimeter volume "
-    "length width height angle angles triangle side sides radius diameter circumference distance speed time cost price "
-    "profit sum difference product average mean median mode range number percentage ratio base slope value values "
-    "sales population exterior interior base side remaining another all both shaded surface hypotenuse arc "
-    "one two three four five six seven eight nine ten half mass energy force voltage current resistance pressure car "
-    "revenue costs expenses exports imports income production votes water men women boys girls children people students "
-    "adults teachers workers houses books diagonals lines points circles squares triangles vertical horizontal "
-    "opposite adjacent corresponding alternate".split()
-)
 
 
 # ---- rules: each takes a clause and gives an imperative, or "" -------------------------------------------------------
 
 _OBLIGED = re.compile(
-    r"(?:(?:we|you|one|i)\s+(?:(?:first|then|now|next|also|can|could|must|should|need to|have to|want to|will|just|simply"
-    r"|would|may|are going to|only|therefore|again|still|'ll|be able to)\s+)*|let us\s+|let's\s+(?:first |now |then )?"
-    r"|(?:it is )?(?:necessary|enough|useful|important|best) to\s+|(?:now |then |first |next )?(?:the )?(?:first|next|last|"
-    r"second|third) (?:step|thing) is to\s+|please\s+|be sure to\s+|remember to\s+|start by\s+|begin by\s+|just\s+|"
-    r"carefully\s+|try to\s+)(?=(?P<verb>[a-z-]+))",
+    r"(?:(?:we|you|one|i)\s+(?:(?:first|then|now|next|also|can|could|must|should|need to|have to|want to|will|just"
+    r"|simply|would|may|are going to|only|therefore|again|still|'ll|be able to)\s+)*"
+    r"|let us\s+|let's\s+(?:first |now |then )?"
+    r"|(?:it is )?(?:necessary|enough|useful|important|best) to\s+|(?:now |then |first |next )?(?:the )?(?:first|next"
+    r"|last|second|third) (?:step|thing) is to\s+|please\s+|be sure to\s+|remember to\s+|start by\s+|begin by\s+"
+    r"|just\s+|carefully\s+|try to\s+)(?=(?P<verb>[a-z-]+))",
     re.IGNORECASE,
 )
 _PURPOSE = re.compile(r"(?:in order )?to\s+(?P<goal>[^,]+),\s*(?P<rest>.+)", re.IGNORECASE)
 # Where an instruction goes on to tell what came of it.
 _OUTCOME = re.compile(
     r"\s*(?:[,:]|\b(?:and|to)?\s*(?:get(?:s|ting)?|obtain|giv(?:es?|ing)|yields?|mak(?:es?|ing)|equals|results? in|"
-    r"shows?(?: that)?|we|it (?:is|gives|shows|follows)|so|leads? to|produces?|arrive at|tells? us)\b|[=≈<>≤≥→]|(?<!\bthat)(?<!\bwhich)(?<!\bwho)\s(?:is|are)\b)"
+    r"shows?(?: that)?|we|it (?:is|gives|shows|follows)|so|leads? to|produces?|arrive at|tells? us)\b"
+    r"|[=≈<>≤≥→]|(?<!\bthat)(?<!\bwhich)(?<!\bwho)\s(?:is|are)\b)"
 )
 _DANGLING = re.compile(r"(?:\s+(?:and|or|to|of|for|by|with|from|as|at|in|that|the|a|an|into|on|then|is))+$")
 
@@ -233,7 +210,7 @@ def _instruction(text: str) -> str:
         text = text[match.end():]
     first, _, rest = text.partition(" ")
     verb = _BASE.get(first.lower())
-    if verb is None or (first.lower() in _AMBIGUOUS and not rest.startswith(_DETERMINERS)):
+    if verb is None or (first.lower() in NOUNS_TOO and not rest.startswith(DETERMINERS)):
         return ""
     if first[0].isupper() and first.lower() != verb and not rest:
         return ""
@@ -241,19 +218,14 @@ def _instruction(text: str) -> str:
         return ""
     if "equation" in rest and "=" in rest:
         return _equation(rest.partition("equation")[2].lstrip(" :,"))
-    is_formula = verb in ("use", "apply", "write", "recall", "remember") and "=" in rest and not _PLAIN_NUMBER.search(rest)
+    takes_formula = verb in ("use", "apply", "write", "recall", "remember")
+    is_formula = takes_formula and "=" in rest and not _PLAIN_NUMBER.search(rest)
     if not is_formula and (cut := _OUTCOME.search(rest)):
         rest = rest[: cut.start()]
     rest = _DANGLING.sub("", rest.strip(" ,:;."))
     step = f"{verb} {rest}".strip()
     return "" if not rest or _EMPTY.fullmatch(step) else step
 
-
-# Nouns as often as verbs: "Point A lies …", "Square ABCD has …", "Work done is …".
-_AMBIGUOUS = frozenset("point square work sum average mark name form group list match measure label factor set round "
-                       "view turn drop show start join sort split square trace track switch estimate try".split())
-_DETERMINERS = ("the ", "both ", "these ", "those ", "all ", "each ", "up ", "out ", "with ", "at ", "from ", "them", "it ",
-                "a ", "an ", "every ", "that ", "off ", "down ")
 
 _PASSIVE_VERB = re.compile(r"\b(?:found|calculated|computed|determined|obtained|given|measured|read|worked out)\s")
 _PASSIVE = re.compile(
@@ -274,7 +246,7 @@ def _by_way_of(text: str) -> str:
     if cut := _OUTCOME.search(how):
         how = how[: cut.start()]
     how = _DANGLING.sub("", how.strip(" ,:;."))
-    way = "from" if match["way"].lower() in ("as", "by") and not how.split(" ")[0].lower() in _BASE else match["way"]
+    way = "from" if match["way"].lower() in ("as", "by") and how.split(" ")[0].lower() not in _BASE else match["way"]
     return f"find {what} {way.lower()} {how}" if how else ""
 
 
@@ -282,9 +254,12 @@ _COUNTED = re.compile(
     r"(?P<head>[A-Z]?[A-Za-z' -]*?[a-z])\s+(?:a total of |about |only |another |exactly )*"
     r"(?P<expr>[-$€£(]*\d[\d\s.,$€£%()/×÷+xX-]*)=\s*(?P<value>[-$€£]?\s?\d[\d.,/]*\s?%?)\s*(?P<tail>[^=]*)",
 )
-_STOP = re.compile(r"\b(?:in|on|at|of|for|per|from|each|every|after|before|with|to|a|an|by|than|that|left|more|less|and|"
-                   r"during|because|when|if|among|across|total|altogether|so far|now|away|today|yesterday|tomorrow|since|who|which|remaining|together)\b",
-                   re.IGNORECASE)
+_STOP = re.compile(
+    r"\b(?:in|on|at|of|for|per|from|each|every|after|before|with|to|a|an|by|than|that|left|more|less|and|during|because"
+    r"|when|if|among|across|total|altogether|so far|now|away|today|yesterday|tomorrow|since|who|which|remaining"
+    r"|together)\b",
+    re.IGNORECASE,
+)
 
 
 def _count_with_equation(text: str) -> str:
@@ -311,8 +286,10 @@ def _how_many(head: str, tail: str, *, is_money: bool = False) -> str:
         subject = _noun(" ".join(words[:-1]))
         of = re.match(r"(?:of|in|for|per|on|at)\b[^=]*", re.sub(rf"^(?:{_UNIT})\b\s*", "", tail))
         rest = of.group() if of and not _DIGIT.search(of.group()) else ""
-        return f"find {subject} {rest}" if subject and last != "costs" else f"find how much {subject} {last}" if subject else ""
-    if last in _FUNCTION_WORDS - {"her"} or len(words) < 2 or len(words) > 10:
+        if not subject:
+            return ""
+        return f"find how much {subject} costs" if last == "costs" else f"find {subject} {rest}"
+    if last in FUNCTION_WORDS - {"her"} or len(words) < 2 or len(words) > 10:
         return ""
     subject = _lowered(" ".join(words))
     if re.match(r"(?:it|this|that|which|these)\b", subject):
@@ -320,7 +297,7 @@ def _how_many(head: str, tail: str, *, is_money: bool = False) -> str:
     noun, rest = _noun_and_rest(tail)
     if noun and not is_money:
         return f"find how many {noun} {subject} {rest}"
-    return f"find how much {subject} {rest or ''}" if is_money or not tail or rest else ""
+    return f"find how much {subject} {rest}" if is_money or not tail or rest else ""
 
 
 _DIGIT = re.compile(r"[0-9]")
@@ -340,10 +317,6 @@ _NAMES = re.compile(
 _OPERATIONS = (("+", "sum"), ("-", "difference"), ("×", "product"), ("÷", "quotient"), ("/", "quotient"))
 _OPERAND = re.compile(r"[$€£]?(\d[\d,]*(?:\.\d+)?)\s*(%|°)?")
 _PARTS = re.compile(r"\s*(?:=|≈)\s*")
-_WORD_MATHS = {"π", "sin", "cos", "tan", "log", "ln", "sqrt", "and", "the", "of", "cm", "km", "mm", "degrees", "units",
-               "inches", "feet", "meters", "metres", "square", "hours", "minutes", "dollars", "cents", "grams"}
-
-
 def _equation(text: str) -> str:
     """"AC = √(9 + 16) = 5" -> "find AC"; "A = πr²" -> "use A = πr²"; "2x + 3 = 11" -> "set up an equation for x"."""
     text = re.sub(r"^[A-Z][a-z]+:\s+", "", text)       # "Substitute: x = …"
@@ -380,9 +353,12 @@ def _equation(text: str) -> str:
 
 
 _IS_EQUATION = re.compile(
-    r"(?P<what>[^=]*[A-Za-z)])\s+(?:is|are|was|were|equals|will be|would be)\s+(?:[A-Za-z]\w{0,2}\s*=\s*)?(?P<how>[-($√\dπ][^=]*=.*)"
+    r"(?P<what>[^=]*[A-Za-z)])\s+(?:is|are|was|were|equals|will be|would be)\s+(?:[A-Za-z]\w{0,2}\s*=\s*)?"
+    r"(?P<how>[-($√\dπ][^=]*=.*)"
 )
-_FORMULA = re.compile(r"(?:the |its |a )?(?:formula|equation|relation(?:ship)?|rule)\b[^=]*?(?:\bis|:)\s+(?=[^=]{1,40}=)", re.IGNORECASE)
+_FORMULA = re.compile(
+    r"(?:the |its |a )?(?:formula|equation|relation(?:ship)?|rule)\b[^=]*?(?:\bis|:)\s+(?=[^=]{1,40}=)", re.IGNORECASE
+)
 _PLAIN_NUMBER = re.compile(r"(?<![A-Za-z_])[0-9]")
 
 
@@ -391,7 +367,7 @@ def _is_name(left: str) -> bool:
     if re.search(r"[+×÷/<>≤≥:√]|\s-\s|\d\s*[a-z]\b", left):
         return False
     words = left.split()
-    return len(words) <= 10 and not (len(words) > 1 and words[-1] in _FUNCTION_WORDS)
+    return len(words) <= 10 and not (len(words) > 1 and words[-1] in FUNCTION_WORDS)
 
 
 def _is_formula(text: str) -> bool:
@@ -402,7 +378,7 @@ def _is_formula(text: str) -> bool:
 
 def _variables(side: str) -> list[str]:
     names = [match.group().strip() for match in _NAMES.finditer(side)]
-    return [name for name in dict.fromkeys(names) if name.lower() not in _WORD_MATHS]
+    return [name for name in dict.fromkeys(names) if name.lower() not in NO_QUANTITY]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -439,7 +415,7 @@ def _is_formula_side(right: str) -> bool:
 
 
 _THERE_ARE = re.compile(
-    rf"there (?:is|are|were|was|will be)\s+(?:only |exactly |about |a total of |already )*"
+    r"there (?:is|are|were|was|will be)\s+(?:only |exactly |about |a total of |already )*"
     r"(?:\d[\d,]*|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|twenty|no|one)\s+"
     r"(?P<what>[A-Za-z][^=]*)",
     re.IGNORECASE,
@@ -455,11 +431,13 @@ def _there_are(text: str) -> str:
 
 
 _VALUE = re.compile(rf"(?P<what>[^=]+?)\s*{_IS}\s+(?P<value>{_QUANTITY})(?P<tail>.*)", re.IGNORECASE)
-_TAIL = re.compile(r"(?:(?:in|on|at|for|of|per|from|during|long|wide|high|tall|deep|each|old|away)\b[^,=]*)?", re.IGNORECASE)
+_TAIL = re.compile(
+    r"(?:(?:in|on|at|for|of|per|from|during|long|wide|high|tall|deep|each|old|away)\b[^,=]*)?", re.IGNORECASE
+)
 
 
 def _value_of(text: str) -> str:
-    """"The bar for 2010 is 40" -> "read the bar for 2010"; "the triangle's area is 12" -> "find the triangle's area"."""
+    """"The bar for May is 40" -> "read the bar for May"; "the triangle's area is 12" -> "find the triangle's area"."""
     match = _VALUE.fullmatch(text)
     if not match:
         return ""
@@ -475,7 +453,8 @@ def _value_of(text: str) -> str:
         return f"find how {tail} {what} is" if " " not in tail else ""
     has_sum = re.search(r"\d\s*[+×÷/]\s*\d|\d\s-\s\d", match["value"])
     verb = "read" if _READ.search(what) and "reading" not in what and not has_sum else "find"
-    return f"{verb} {what} {tail}" if not _PLAIN_NUMBER.search(tail) or "20" in tail or "19" in tail else f"{verb} {what}"
+    is_year = re.search(r"\b(?:19|20)\d\d\b", tail)
+    return f"{verb} {what} {tail}" if is_year or not _PLAIN_NUMBER.search(tail) else f"{verb} {what}"
 
 
 _HAS_A = re.compile(
@@ -510,10 +489,10 @@ def _amount(text: str) -> str:
 
 
 def _fact(text: str, is_premise: bool, facts: str) -> Step | None:
-    """A statement that holds no number: "use that AB is the diameter", or "check whether" where that is the question."""
+    """A statement without a number: "use that AB is the diameter", or "check whether" where that is the question."""
     if _PLAIN_NUMBER.search(text.replace("²", "")) or _PRONOUN.match(text) or not 2 < len(text.split()) <= 20:
         return None
-    if not _RELATION.search(text) or not re.search(r"\b(?:is|are|has|have|bisects?|lies?|shares?|form|forms|divides)\b|[∥⊥≅∼]", text):
+    if not _RELATION.search(text) or not _HOLDS.search(text):
         return None
     if facts == "check":
         return Step(sentence(f"check whether {_lowered(text)}"), 1)

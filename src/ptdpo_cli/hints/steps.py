@@ -147,7 +147,7 @@ def _value(digits: str, over: str) -> float | None:
     return float(digits.replace(",", "")) / bottom if bottom else None
 
 
-# "the two triangles" counts nothing that was to be found and "angle 1" is a name; if it is the answer, `find_leak` says.
+# "the two triangles" counts nothing that was to be found, "angle 1" is a name; if it is the answer, `find_leak` says.
 _BOTH = re.compile(
     r"\b(?:the|these|those|its|their|both|other|all)\s+(?:two|three|four)\b"
     r"|\b(?:angle|line|figure|image|picture|region|graph|circle|triangle)\s+[1-9]\b(?!\s*[.\d°])",

@@ -20,12 +20,11 @@ from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages import (
-    build_hints, iterations, judging, problems, score_ref, sft, step_hints, train, train_state, workspace,
-)
+from ptdpo_cli.stages import build_hints, iterations, judging, problems, score_ref, sft, train, train_state, workspace
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate, worst_lengths
 from ptdpo_cli.stages.grading import require_functions
+from ptdpo_cli.stages.step_hints import columns_in, require_columns
 
 _SAMPLED_PROMPTS = 32
 
@@ -159,7 +158,7 @@ class _Finished(workspace.Workspace):
 
 def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) -> dict[str, Hint]:
     """problem_id -> hint, of the hints that rules alone can make; what training needs at least one of."""
-    step_hints.require_columns(recipe, step_hints.columns_in(rows))
+    require_columns(recipe, columns_in(rows))
     hints = build_hints.preview_hints(recipe, run, rows)
     if hints is None:
         passed(f"hints of {recipe.hints.source} are made by a model (it was not asked)")

@@ -18,7 +18,7 @@ _READ_BY = {"regions": ("regions",), "solution": ("solution",), "rationale": ("s
 
 
 def right_rollouts(rollouts: Artifact) -> dict[str, str]:
-    """problem_id -> text of its shortest right rollout (accuracy 1, not cut; the first of several), where it has one."""
+    """problem_id -> text of its shortest right rollout (accuracy 1, not cut; the first of several), if it has one."""
     best: dict[str, tuple[int, str]] = {}
     for shard in range(rollouts.shards()):
         table = rollouts.shard_table("rollouts", shard)
@@ -45,12 +45,12 @@ def open_rollouts(recipe: Recipe, problems: Artifact | None = None) -> Artifact 
         return None
     rollouts = Artifact.open(settings.rollouts, kind="rollouts")
     if problems is not None:
-        ids = [artifact.table(kind)["problem_id"] for artifact, kind in ((rollouts, "rollouts"), (problems, "problems"))]
-        if not pc.any(pc.is_in(ids[0], value_set=pc.unique(ids[1]))).as_py():
+        sampled, ours = rollouts.table("rollouts")["problem_id"], problems.table("problems")["problem_id"]
+        if not pc.any(pc.is_in(sampled, value_set=pc.unique(ours))).as_py():
             raise ArtifactError(
                 f"the rollouts in {rollouts.path} are of other problems",
-                expected=f"ids such as {ids[1][0]}",
-                found=ids[0][0] if len(ids[0]) else "no rollouts",
+                expected=f"ids such as {ours[0]}",
+                found=sampled[0] if len(sampled) else "no rollouts",
                 hint="name rollouts of this recipe's data: `--set hints.steps.rollouts=RUN/rollouts`",
             )
     return rollouts
@@ -81,7 +81,7 @@ def require_columns(recipe: Recipe, found: set[str]) -> None:
     if not looked_for or any(found & set(columns) for columns in looked_for.values()):
         return
     sources, columns = " and ".join(looked_for), sorted({one for many in looked_for.values() for one in many})
-    served = [name for name in ("regions", "steps", "solution", "rationale") if found & set(_columns_read(name, recipe))]
+    served = [name for name in ("steps", *_READ_BY) if found & set(_columns_read(name, recipe))]
     raise UsageError(
         f"no problem of {recipe.data.name} has anything to make hints of by {sources}",
         expected=f"something in the column {' or '.join(f'`{name}`' for name in columns)} of at least one problem",
