@@ -116,7 +116,8 @@ _IS = (
     r"|must be|would be|has (?:a )?(?:length|value|measure|area|height) of)"
 )
 _PRONOUN = re.compile(
-    r"(?:its|their)\b|(?:it|this|that|these|those|they|he|she|we|i|you|which|each|both|here|there|what|one|all|everything|nothing)\b"
+    r"(?:its|their)\b|(?:it|this|that|these|those|they|he|she|we|i|you|which|each|both|here|there|what|one|all"
+    r"|everything|nothing)\b"
     r"(?!\s+(?:area|angle|side|length|value|number|sum|total|row|column|bar|price|cost|ratio|part|triangle|cell)s?\b)",
     re.IGNORECASE,
 )
@@ -167,9 +168,6 @@ def _noun(text: str, *, longest: int = 12) -> str:
     return _lowered(text)
 
 
-_KEPT = re.compile(r"[A-Z](?:[A-Z0-9_'²]|\b)|I\b")
-
-
 def _lowered(text: str) -> str:
     """The first word in lower case, unless it is a name or a symbol."""
     first = text.split()[0].strip("'s,") if text.strip() else ""
@@ -213,8 +211,6 @@ def _instruction(text: str) -> str:
     if verb is None or (first.lower() in NOUNS_TOO and not rest.startswith(DETERMINERS)):
         return ""
     if first[0].isupper() and first.lower() != verb and not rest:
-        return ""
-    if verb == "let":
         return ""
     if "equation" in rest and "=" in rest:
         return _equation(rest.partition("equation")[2].lstrip(" :,"))
@@ -268,10 +264,11 @@ def _count_with_equation(text: str) -> str:
     if not match:
         return ""
     head = match["head"].rpartition(", ")[2].strip()
-    return _how_many(head, match["tail"], is_money="$" in match["value"] or "%" in match["value"])
+    return _how_many(head, match["tail"])
 
 
-def _how_many(head: str, tail: str, *, is_money: bool = False) -> str:
+def _how_many(head: str, tail: str) -> str:
+    """"Tom has" and "apples left" -> "find how many apples Tom has left"; without a noun, "how much"."""
     head = re.sub(r"^(?:so|then|and|that means|means|this means)\s+", "", head, flags=re.IGNORECASE)
     words = head.split()
     if not words or _DIGIT.search(head):
@@ -295,9 +292,9 @@ def _how_many(head: str, tail: str, *, is_money: bool = False) -> str:
     if re.match(r"(?:it|this|that|which|these)\b", subject):
         return ""
     noun, rest = _noun_and_rest(tail)
-    if noun and not is_money:
+    if noun:
         return f"find how many {noun} {subject} {rest}"
-    return f"find how much {subject} {rest}" if is_money or not tail or rest else ""
+    return f"find how much {subject} {rest}" if rest or not tail else ""
 
 
 _DIGIT = re.compile(r"[0-9]")
@@ -311,12 +308,15 @@ def _noun_and_rest(tail: str) -> tuple[str, str]:
 
 
 _NAMES = re.compile(
-    r"(?:angle|triangle|arc|segment|side|line|ray|chord|area)\s+(?:of\s+)?(?:triangle\s+)?(?:[A-Z]{1,4}\d?|[1-9])\b(?!\s*[.°])"
+    r"(?:angle|triangle|arc|segment|side|line|ray|chord|area)\s+(?:of\s+)?(?:triangle\s+)?"
+    r"(?:[A-Z]{1,4}\d?|[1-9])\b(?!\s*[.°])"
     r"|[A-Z]{1,4}'?(?:_\w+)?(?![a-z])|(?<![A-Za-z'_])[a-zα-ω](?:_\w+)?(?![A-Za-z'])|[A-Za-z]{3,}(?:\s[A-Za-z]{2,}){0,3}"
 )
 _OPERATIONS = (("+", "sum"), ("-", "difference"), ("×", "product"), ("÷", "quotient"), ("/", "quotient"))
 _OPERAND = re.compile(r"[$€£]?(\d[\d,]*(?:\.\d+)?)\s*(%|°)?")
 _PARTS = re.compile(r"\s*(?:=|≈)\s*")
+
+
 def _equation(text: str) -> str:
     """"AC = √(9 + 16) = 5" -> "find AC"; "A = πr²" -> "use A = πr²"; "2x + 3 = 11" -> "set up an equation for x"."""
     text = re.sub(r"^[A-Z][a-z]+:\s+", "", text)       # "Substitute: x = …"
@@ -333,11 +333,9 @@ def _equation(text: str) -> str:
         name = _noun(left)
         return _found_from(name, parts[1:]) if name else ""
     names = _variables(left)
-    if not names:
+    if not names or not _is_formula(left):
         return ""
-    if not _is_formula(left):
-        return ""
-    unknown = [name for name in dict.fromkeys(re.findall(r"(?<![A-Za-z])([a-z])(?![A-Za-z])", left + " " + right))]
+    unknown = list(dict.fromkeys(re.findall(r"(?<![A-Za-z])([a-z])(?![A-Za-z])", f"{left} {right}")))
     has_digits = bool(_PLAIN_NUMBER.search(text))
     if not has_digits and len(parts) == 2 and (len(names) > 1 or _variables(right)):
         return f"use {left} = {right}"
@@ -396,8 +394,7 @@ def _found_from(name: str, rights: Sequence[str]) -> str:
         return f"find {name} from {_listed(names)}" if len(names) <= 4 else f"find {name}"
     if re.search(r"[A-Za-z]{4,}", re.sub(rf"\b{_UNIT}\b|sqrt|sin|cos|tan", "", right, flags=re.IGNORECASE)):
         return ""
-    used = [word for sign, word in _OPERATIONS if sign in re.sub(r"^\s*-", "", right)]
-    used = list(dict.fromkeys(used))
+    used = list(dict.fromkeys(word for sign, word in _OPERATIONS if sign in right.removeprefix("-")))
     operands = [f"{number}{unit}" for number, unit in _OPERAND.findall(right)]
     if len(used) == 1 and len(operands) > 1 and not re.search(r"[(√²³^]", right):
         return f"find {name} from the {used[0]} of {_listed(operands)}"
@@ -485,7 +482,7 @@ def _amount(text: str) -> str:
     tail = re.split(r"\s(?:at|for|of) \d", match["tail"] or "")[0]
     if match["value"] == "1":
         tail = re.sub(r"^([A-Za-z]+[^s\W])\b", r"\1s", tail)
-    return _how_many(match["head"], tail, is_money=match["value"][0] in "$€£")
+    return _how_many(match["head"], tail)
 
 
 def _fact(text: str, is_premise: bool, facts: str) -> Step | None:
