@@ -144,13 +144,14 @@ def without_tags(solution: str) -> str:
 def is_english(text: str) -> bool:
     """Whether a text is in English, judged by its letters and its commonest words; formulas alone pass."""
     sample = text[:2000]
-    letters = sum(map(str.isalpha, sample))
-    foreign = sum(ord(letter) > 0x24F and letter.isalpha() and not "Ͱ" <= letter <= "Ͽ" for letter in sample)
-    if foreign > 0.1 * letters:
+    if not sample.isascii() and len(_FOREIGN.findall(sample)) > 0.1 * sum(map(str.isalpha, sample)):
         return False
     words = re.findall(r"[^\W\d_]{2,}", sample.lower())
     english = sum(word in ENGLISH for word in words)
     return sum(word in OTHER_LANGUAGES for word in words) <= max(english, 0.1 * len(words))
+
+
+_FOREIGN = re.compile(r"[^\W\d_\u0000-\u024fͰ-Ͽ]")       # neither Latin nor the Greek of formulas
 
 
 # ---- sentences and clauses -------------------------------------------------------------------------------------------

@@ -85,8 +85,7 @@ def steps_from_text(
 def _reworded(clauses: Sequence[Clause], answer: str, choices: Sequence[str]) -> list[Step]:
     """What to do for each clause but the last computation and those that hold the answer."""
     answers = [answer, *leakage._choice_meant(answer, choices)]
-    holds_answer = _finder(answers)
-    is_numeric = any(leakage._number_of(part) for one in answers for part in leakage._parts(one))
+    holds_answer, is_numeric = _finder(answers)
     is_verdict = any(leakage._plain(answer) in pair for pair in leakage._VERDICTS)
     facts = "check" if is_verdict else "use" if is_numeric else "premises"
     results = (i for i in reversed(range(len(clauses))) if clauses[i].states_result and clauses[i].text != BOX)
@@ -119,24 +118,26 @@ def _level(steps: list[Step], spoiled: list[tuple[int, Step]], is_numeric: bool)
     return steps
 
 
-def _finder(answers: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a clause holds an answer: a number by its value, anything else by its words."""
+def _finder(answers: Sequence[str]) -> tuple[Callable[[str], bool], bool]:
+    """Whether a clause holds an answer, a number by its value and anything else by its words; whether one is a number.
+    """
     values: set[float] = set()
-    words = []
+    texts = []
     for part in filter(None, (part for answer in answers for part in leakage._parts(answer))):
         if number := leakage._number_of(part):
             values |= set(map(float, number))
-        elif len(leakage._plain(part)) > 1:
-            words.append(leakage._wording(part))
+        elif len(words := leakage._plain(part)) > 1:
+            texts.append(f" {words} ")
 
     def holds_answer(clause: str) -> bool:
         if values:
             result = clause.rpartition("=")[2]      # what stands left of it went into the result
             if any(_value(*digits) in values for digits in _DIGITS.findall(result)):
                 return True
-        return any(pattern.search(clause) for pattern in words)
+        words = f" {leakage._plain(clause)} " if texts else ""
+        return any(text in words for text in texts)
 
-    return holds_answer
+    return holds_answer, bool(values)
 
 
 _DIGITS = re.compile(r"(?<![\w.,])((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?)(?:/([0-9]+)(?![\w.]))?")
