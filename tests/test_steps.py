@@ -6,15 +6,18 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from command import TINY, done, jsonl, png, refused
-from ptdpo_cli.artifacts.schemas import Problem
-from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.artifacts.schemas import ROLLOUTS, Problem
+from ptdpo_cli.artifacts.store import Artifact, Writer
 from ptdpo_cli.datasets import digit_grid
 from ptdpo_cli.hints.clauses import clauses_of, is_english, undress
 from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.steps import draft_from_steps, steps_from_text
+from ptdpo_cli.stages.step_hints import right_rollouts
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "hints" / "solutions.jsonl").read_text().splitlines()]
 IMPERATIVES = re.compile(
@@ -99,6 +102,14 @@ def test_in_doubt_a_clause_is_left_out(clause):
 def test_the_last_computation_goes_and_its_means_stay():
     text = "Find the legs.\nUsing the Pythagorean theorem, AC = 13."
     assert steps_from_text(text, answer="13") == ("Find the legs.", "Use the Pythagorean theorem.")
+
+
+def test_what_the_leak_check_finds_is_left_out():
+    text = "Read the label of the door.\nCompare shape B with the pattern.\nCount the dots.\nFour of them are red."
+    assert steps_from_text(text, answer="B") == ("Read the label of the door.", "Count the dots.")
+    assert len(steps_from_text(text, answer="D")) == 3
+    repeated = "Count the red red red red red dots.\nRead the label of the door.\nFour of them are red."
+    assert steps_from_text(repeated, answer="D") == ("Read the label of the door.",)
 
 
 def test_readings_of_one_form_go_together():
@@ -212,6 +223,20 @@ def test_steps_of_the_shortest_right_rollout(sampled):
         shortest = min(of_it, key=lambda one: one["response_tokens"])["text"]
         cells = re.findall(r"((?:top|bottom|left|right|center)[a-z-]*) \d", shortest)
         assert row["steps"] == [f"Read {', '.join(cells)}.", "Add them."]
+
+
+def test_of_right_rollouts_the_shortest_and_of_equals_the_first(tmp_path):
+    rows = [("p", 1.0, "length", 2, "cut"), ("p", 0.0, "stop", 3, "wrong"), ("p", 1.0, "stop", 9, "long"),
+            ("p", 1.0, "stop", 5, "short"), ("p", 1.0, "stop", 5, "as short"), ("q", 0.0, "stop", 1, "wrong")]
+    names = ("problem_id", "accuracy", "finish_reason", "response_tokens", "text")
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema=ROLLOUTS)
+    tensors = {"offsets": np.zeros(7, np.int64), "token_ids": np.zeros(0, np.int32),
+               "sampler_logprobs": np.zeros(0, np.float32), "sampler_top_ids": np.zeros((0, 0), np.int32)}
+    with Writer(tmp_path, "rollouts", key="0" * 64, stage="rollout", section={}, inputs={}) as writer:
+        writer.write_shard(0, tables={"rollouts": table.slice(0, 3)}, tensors={"rollouts": tensors}, counts={})
+        writer.write_shard(1, tables={"rollouts": table.slice(3)}, tensors={"rollouts": tensors}, counts={})
+        rollouts = writer.finish()
+    assert right_rollouts(rollouts) == {"p": "short"}
 
 
 def test_rollouts_that_are_not_there_or_of_other_problems(sampled, tmp_path):
