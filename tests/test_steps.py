@@ -104,6 +104,16 @@ def test_the_last_computation_goes_and_its_means_stay():
     assert steps_from_text(text, answer="13") == ("Find the legs.", "Use the Pythagorean theorem.")
 
 
+def test_where_the_verdict_is_asked_for_nothing_is_asserted():
+    text = "Check whether f(-x) equals f(x).\nCompute f(-x).\nSince f(-x) = f(x), f is even.\nThe answer is yes."
+    assert steps_from_text(text, answer="yes", question="Is f even?") == (
+        "Check whether f(-x) equals f(x).", "Compute f(-x).", "Check whether f(-x) = f(x).",
+    )
+    parallel = "Draw the diagonal.\nSince AB and CD are parallel, the figure is a square.\nIt is true."
+    assert "Check whether AB and CD are parallel." in steps_from_text(parallel, answer="true")
+    assert "Use that AB and CD are parallel." in steps_from_text(parallel, answer="4")
+
+
 def test_what_the_leak_check_finds_is_left_out():
     text = "Read the label of the door.\nCompare shape B with the pattern.\nCount the dots.\nFour of them are red."
     assert steps_from_text(text, answer="B") == ("Read the label of the door.", "Count the dots.")

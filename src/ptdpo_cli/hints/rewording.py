@@ -50,6 +50,8 @@ def reword(clause: Clause, *, is_last: bool = False, facts: str = "use") -> Step
         return None if is_talk else _from_means(clause.means, "" if is_last else text)
     for rule in _rules(text):
         if step := rule(text):
+            if facts == "check" and step.startswith("use ") and "=" in step:
+                step = f"check whether {step.removeprefix('use ')}"
             return Step(sentence(step), _WEIGHTS.get(rule, 2))
     return _fact(text, clause.is_premise, facts)
 
@@ -216,7 +218,9 @@ def _instruction(text: str) -> str:
         return _equation(rest.partition("equation")[2].lstrip(" :,"))
     takes_formula = verb in ("use", "apply", "write", "recall", "remember")
     is_formula = takes_formula and "=" in rest and not _PLAIN_NUMBER.search(rest)
-    if not is_formula and (cut := _OUTCOME.search(rest)):
+    if re.match(r"(?:whether|if) ", rest):
+        rest = re.split(r"[,:]", rest)[0]
+    elif not is_formula and (cut := _OUTCOME.search(rest)):
         rest = rest[: cut.start()]
     rest = _DANGLING.sub("", rest.strip(" ,:;."))
     step = f"{verb} {rest}".strip()
