@@ -16,21 +16,25 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.schemas import HINTS, Cost, Hint, Problem, Salient
-from ptdpo_cli.artifacts.store import Artifact
+from ptdpo_cli.artifacts.store import Artifact, artifact_paths
 from ptdpo_cli.artifacts.tensors import join, split
-from ptdpo_cli.errors import PtdpoError, UsageError
+from ptdpo_cli.engines import draw_seed
+from ptdpo_cli.errors import ArtifactError, PtdpoError, UsageError
 from ptdpo_cli.hints import privileged
 from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.regions import draft_from_regions
-from ptdpo_cli.hints.sources import SOURCES, Draft, Source, join_drafts, parse_sources
+from ptdpo_cli.hints.shuffle import deal
+from ptdpo_cli.hints.sources import SOURCES, Draft, Source, join_drafts, parse_sources, role_of
 from ptdpo_cli.hints.steps import draft_from_steps
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.expert_hints import expert_sections, expert_source, spent, with_rewritten_steps
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.step_hints import open_rollouts, right_rollouts
 
 # A shard is what a killed stage repeats at most: more where a hint costs nothing.
 _SHARD_ROWS = 1024
@@ -68,13 +72,13 @@ def plan_build_hints(
         settings["prompt"] = recipe.prompt.model_dump()
     if "steps" in names:
         settings["steps"] = recipe.hints.steps.model_dump()
-        if recipe.hints.steps.rollouts:
-            inputs["rollouts"] = Artifact.open(recipe.hints.steps.rollouts, kind="rollouts").content_hash
+        if rollouts := open_rollouts(recipe, problems):
+            inputs["rollouts"] = rollouts.content_hash
     settings |= expert_sections(recipe.hints)
     if "generic" in names:
         settings["generic"] = recipe.hints.generic
     if "shuffled" in names:
-        inputs["hints"] = hints_to_shuffle(recipe, run).content_hash
+        inputs["hints"] = hints_to_shuffle(recipe, run, problems).content_hash
     return Plan(
         run, "hints", "build-hints", settings, inputs=inputs,
         seed=recipe.seed if "shuffled" in names else None, model=reference if "attention" in names else None,
@@ -149,7 +153,10 @@ def _open_source(name: str, recipe: Recipe, run: Path, reference: Callable[[], P
     if name == "regions":
         return each(draft_from_regions)
     if name == "steps":
-        steps = each(partial(draft_from_steps, read=settings.steps.read, max_steps=settings.steps.max_steps))
+        rollouts = open_rollouts(recipe)
+        right = right_rollouts(rollouts) if rollouts else {}
+        how = {"read": settings.steps.read, "max_steps": settings.steps.max_steps}
+        steps = each(lambda problem: draft_from_steps(problem, rollout=right.get(problem.problem_id), **how))
         return with_rewritten_steps(steps, recipe, run, audit) if settings.steps.expert else steps
     if name == "expert":
         return expert_source(recipe, run, audit)
@@ -163,12 +170,53 @@ def _open_source(name: str, recipe: Recipe, run: Path, reference: Callable[[], P
         return attention_source(recipe, reference())
     if name in ("solution", "answer", "rationale"):
         return each(getattr(privileged, f"draft_from_{name}"))
+    if name == "shuffled":
+        return each(partial(_shuffled, _deal(hints_to_shuffle(recipe, run), recipe.seed)))
     raise UsageError(f"the source {name} is not built yet")
 
 
-def hints_to_shuffle(recipe: Recipe, run: Path) -> Artifact:
-    """The hints that `shuffled` deals out anew: those that the recipe names, or the only ones in the run."""
-    raise UsageError("the source shuffled is not built yet")
+def hints_to_shuffle(recipe: Recipe, run: Path, problems: Artifact | None = None) -> Artifact:
+    """The hints that `shuffled` deals out anew: those that the recipe names, or the only ones in the run.
+
+    Errors: ArtifactError when there are none or several, or when they are of other problems.
+    """
+    if recipe.hints.shuffle:
+        hints = Artifact.open(recipe.hints.shuffle, kind="hints")
+    else:
+        paths = [path for path in artifact_paths(run / "hints") if (path / MANIFEST).is_file()]
+        found = [hints for hints in map(Artifact.open, paths)
+                 if role_of(parse_sources(hints.manifest.section["source"])) == "hint"]
+        if len(found) != 1:
+            raise ArtifactError(
+                f"{len(found) or 'no'} hints to shuffle in {run}",
+                expected="one finished artifact of hints that are no control and reveal nothing",
+                found="; ".join(f"{one.path.name} ({one.manifest.section['source']})" for one in found) or None,
+                hint=f"name one: `--set hints.shuffle={found[0].path}`" if found else
+                f"make them first: `ptdpo build-hints --run {run} --source regions+steps`, or name others: "
+                "`--set hints.shuffle=DIR`",
+            )
+        hints = found[0]
+    if problems is not None and hints.manifest.inputs["problems"] != problems.content_hash:
+        raise ArtifactError(
+            f"{hints.path} holds hints of other problems",
+            expected=f"problems {problems.content_hash[:8]}",
+            found=f"problems {hints.manifest.inputs['problems'][:8]}",
+            hint="name hints of this recipe's data: `--set hints.shuffle=DIR`",
+        )
+    return hints
+
+
+def _deal(hints: Artifact, seed: int) -> dict[str, str | None]:
+    """problem_id -> the text that it gets; the same for every shard, because all hints are dealt at once."""
+    texts = {problem_id: hint.text for problem_id, hint in read_hints(hints).items()}
+    return deal(texts, np.random.default_rng(draw_seed(seed, "shuffled-hints")))
+
+
+def _shuffled(dealt: dict[str, str | None], problem: Problem) -> Draft:
+    if problem.problem_id not in dealt:
+        return Draft(fault="the problem has no hint among those that are shuffled")
+    text = dealt[problem.problem_id]
+    return Draft(text=text) if text else Draft(fault="no other hint says anything else")
 
 
 def checked(hint: Hint, problem: Problem) -> Hint:
@@ -227,8 +275,15 @@ def read_maps(artifact: Artifact, *, shards: Sequence[int] | None = None) -> dic
     return found
 
 
-def require_hints(counts: dict[str, int], *, max_refused: float = 1.0) -> None:
+def require_hints(counts: dict[str, int], *, source: str = "", max_refused: float = 1.0) -> None:
     """Refuse to tutor with an empty set of hints, or with what is left of one of which too much was refused."""
+    if source == "none":
+        raise UsageError(
+            "hints.source is none, so there is nothing to tutor with",
+            expected="hints, for a teacher that reads them (teacher.context: hint)",
+            hint="the arm whose teacher reads no hint is `--set teacher.context=none`, the one without a teacher "
+            "`--set train.distill_weight=0`",
+        )
     if not counts["hints"]:
         raise UsageError(
             "no problem has a hint, so there is nothing to tutor with",

@@ -35,6 +35,7 @@ from ptdpo_cli.stages import (
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate, worst_lengths
 from ptdpo_cli.stages.grading import require_functions
+from ptdpo_cli.stages.step_hints import columns_in, require_columns
 
 _SAMPLED_PROMPTS = 32
 
@@ -181,6 +182,7 @@ class _Finished(workspace.Workspace):
 
 def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) -> dict[str, Hint]:
     """problem_id -> hint, of the hints that rules alone can make; what training needs at least one of."""
+    require_columns(recipe, columns_in(rows))
     hints = build_hints.preview_hints(recipe, run, rows)
     if hints is None:
         passed(f"hints of {recipe.hints.source} are made by a model (it was not asked)")
@@ -189,7 +191,7 @@ def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) ->
     refused = sum(hint.refusal is not None for hint in hints)
     counts = {"hints": len(found), "problems": len(hints), "refused": refused}
     if is_needed:
-        build_hints.require_hints(counts, max_refused=recipe.hints.max_refused)
+        build_hints.require_hints(counts, source=recipe.hints.source, max_refused=recipe.hints.max_refused)
     passed(f"{len(found)} hints pass the leak check, {refused} are refused")
     return found
 

@@ -25,6 +25,7 @@ from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.keep_helpful import find_utility, is_helpful, make_helpful, plan_keep_helpful, require_helpful
 from ptdpo_cli.stages.plan import Plan, made_by_one
 from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems, warn_of_test_data
+from ptdpo_cli.stages.step_hints import columns_of, require_columns
 
 
 class Workspace:
@@ -131,7 +132,9 @@ class Workspace:
                 hints = made_by_one(lambda: self.make_hints(plan, force=self.force), self.say)
             if hints is None:
                 raise no_hints(self.run)
-        require_hints(hints.manifest.counts, max_refused=self.recipe.hints.max_refused)
+        require_hints(
+            hints.manifest.counts, source=hints.manifest.section["source"], max_refused=self.recipe.hints.max_refused
+        )
         return hints if self.recipe.hints.min_gain is None or is_helpful(hints, self.recipe) else self.helpful(hints)
 
     def helpful(self, hints: Artifact) -> Artifact:
@@ -149,6 +152,7 @@ class Workspace:
 
     def plan_hints(self, *, limit: int | None = None) -> Plan:
         """The hints that this recipe means, of the first `limit` problems."""
+        require_columns(self.recipe, columns_of(self.problems))
         reference = self.base_hashes if needs_reference(self.recipe) else None
         return plan_build_hints(self.recipe, self.run, self.problems, reference=reference, limit=limit)
 
