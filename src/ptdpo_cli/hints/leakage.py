@@ -186,7 +186,19 @@ class _Hint:
         in_turn = len(markers) > 1 and [int(one[1]) for one in markers] == list(range(1, len(markers) + 1))
         labels = {one.start(1) for one in markers} if in_turn else set()
         labels |= {one.start(2) for one in _LABEL.finditer(self.text) if one[1].lower() not in problem.stem_words}
-        return [one for one in self._numbers if one.start not in labels]
+        return [
+            one for one in self._numbers
+            if one.start not in labels and not (one.terms and all(_is_known(term, problem) for term in one.terms))
+        ]
+
+
+def _is_known(number: Number, problem: _Problem) -> bool:
+    """Whether the question holds this number, or both numbers that it was calculated from."""
+    if number.terms:
+        return all(_is_known(term, problem) for term in number.terms)
+    return bool(number.values & problem.known) or (
+        number.unit is not None and any(is_same(number, other) for other in problem.known_quantities)
+    )
 
 
 # ---- a problem: what must not be said, and what may --------------------------------------------------------------------
@@ -216,6 +228,7 @@ class _Problem:
     stem: str
     stem_words: frozenset[str]
     known: frozenset[Value]
+    known_quantities: tuple[Number, ...]        # of these, those with a unit
     choices: tuple[str, ...]
     letters: tuple[str, ...]
     numbers: tuple[Number, ...]
@@ -250,7 +263,8 @@ def _problem(question: str, answer: str, choices: tuple[str, ...]) -> _Problem:
     whole = [_with_radians(number) for number in whole]
     verdict = next((_plain(text) for text in spelt if any(_plain(text) in pair for pair in _VERDICTS)), None)
     return _Problem(
-        stem, frozenset(_Tokens(stem).parts), _known(stem), choices, letters, tuple(whole), tuple(parts),
+        stem, frozenset(_Tokens(stem).parts), _known(stem),
+        tuple(number for number in numbers_in(stem) if number.unit), choices, letters, tuple(whole), tuple(parts),
         tuple(dict.fromkeys(phrases)), verdict, bool(_COUNTING.search(stem)) or not stem,
     )
 
@@ -296,6 +310,8 @@ def number_of(part: str) -> Number | None:
     """A text that is a number and nothing else but dress, a sign, a name or a unit ("x = 12 cm")."""
     part = re.sub(r"(?<![0-9,])([0-9]+),([0-9]{1,2})(?![0-9,])", r"\1.\2", part)       # 12,50
     numbers = numbers_in(part)
+    if len(numbers) == 3 and numbers[2].terms:      # "2 h 15 min"
+        numbers = numbers[2:]
     if len(numbers) != 1:
         return None
     (number,) = numbers
@@ -374,7 +390,7 @@ _BEFORE_VERDICT = re.compile(
     re.IGNORECASE,
 )
 _OPEN_QUESTION = re.compile(r"\b(?:if|whether|when|only)\b[^.;!?]*\Z", re.IGNORECASE)
-_ENDS_CLAUSE = re.compile(r"\s*(?:[,.;:!?\"”)]|\Z)")
+_ENDS_CLAUSE = re.compile(r"\s*(?:[,.;:!?\"”)]|\Z)|\s+[-–—]|[–—]")
 _RESULT_OF = re.compile(
     r"(?:[=≈⇒→]|\\approx|\bequals?|\bis\s+equal\s+to|\bgives?|\bmakes?|\byields?|\bbecomes?|\btotals\b|\bgets?|\bobtains?"
     r"|\b(?:arrives?|ends?\s+up)\s+(?:at|with)|\bleaves?|\bturns?\s+out\s+to\s+be"
@@ -414,6 +430,7 @@ _STATES_AFTER = re.compile(
     re.IGNORECASE,
 )
 _ALSO_WORDS = frozenset("may march will mark bill grant rose miles hope".split())
+_GENERAL = re.compile(r"\b(?:an?|each|every|any)\s+(?:\w+\s+)?\w+\s+has\s+\Z", re.IGNORECASE)
 _LONE = r"(?<![\w'’]){}(?![\w'’])"
 _PLACE = re.compile(
     r"\b(?:left|right|top|bottom|upper|lower|above|below|under|over|beside|between|behind|front|cent(?:er|re)|middle"
@@ -486,6 +503,7 @@ def _option(hint: _Hint, problem: _Problem) -> Span | None:
         marked = (
             rf"\({letter}\)|(?<!\w){letter}\)|\b(?i:option|choice|answer|statement|marked|labell?ed|letter|alternative)s?"
             rf"\s*\(?{either}(?![\w'’])|\b(?i:option|choice|answer)\s*\(?{letter.lower()}(?![\w'’])"
+            rf"|{_LONE.format(letter)}\s+(?:is|must\s+be)\s+(?:right|correct|true|best|the\s+(?:right|correct|best|answer))"
         )
         is_common = letter in "AI" or re.search(rf"(?<![\w(]){letter}(?![\w).:])", problem.stem)
         pattern = marked if is_common else f"{marked}|{_LONE.format(letter)}"
@@ -538,15 +556,15 @@ def _answer(hint: _Hint, problem: _Problem) -> Span | None:
             if span := _phrase(hint, problem, spelt, phrase):
                 return span
     for wanted in problem.components:
-        if not wanted.values & problem.known:
+        if not _is_known(wanted, problem):
             for one in numbers:
-                if is_same(one, wanted) and not _is_small_count(one, hint.text):
+                if is_same(one, wanted) and one.values != {0} and not _is_small_count(one, hint.text):
                     return one.span
     return _ratio(problem, numbers) or _comparison(hint, problem) or _place(hint, problem)
 
 
 def _number(hint: _Hint, problem: _Problem, numbers: Sequence[Number], wanted: Number) -> Span | None:
-    if wanted.values & problem.known:
+    if _is_known(wanted, problem):
         return None
     for one in numbers:
         if is_same(one, wanted):
@@ -577,6 +595,7 @@ def _phrase(hint: _Hint, problem: _Problem, spelt: str, phrase: str) -> Span | N
     if len(phrase) < 2 or any(phrase in pair for pair in _VERDICTS):
         return None
     is_known = f" {phrase} " in _joined(problem.stem)
+    is_known = is_known or _has_siblings(hint, phrase)
     for start, end in hint.tokens.find(phrase, plural=phrase[-1:].isalpha()):
         if phrase in _ALSO_WORDS and spelt[0].isupper() and hint.text[start].islower():
             continue
@@ -584,6 +603,12 @@ def _phrase(hint: _Hint, problem: _Problem, spelt: str, phrase: str) -> Span | N
                 or _STATES_AFTER.match(hint.text, end):
             return start, end
     return None
+
+
+def _has_siblings(hint: _Hint, phrase: str) -> bool:
+    """Whether "graph C" stands among two or more of its kind: "graph A, graph B and graph C"."""
+    match = re.fullmatch(r"(\w+) (?:\w|[0-9]{1,2})", phrase)
+    return bool(match) and len(set(re.findall(rf" {match[1]} (\w|[0-9]{{1,2}})(?= )", hint.tokens.joined))) >= 3
 
 
 @lru_cache(maxsize=8)
@@ -647,11 +672,12 @@ def _place(hint: _Hint, problem: _Problem) -> Span | None:
 def _stated_result(hint: _Hint, problem: _Problem) -> Span | None:
     """A number right of "=" or of words that mean it; one from the question may stand there, unless it answers."""
     text = hint.text
-    forbidden = {value for wanted in (*problem.numbers, *problem.components) for value in wanted.values}
+    parts = {value for part in problem.components for value in part.values if value}
+    forbidden = parts.union(*(wanted.values for wanted in problem.numbers))
     for one in hint.numbers(problem):
         before = text[max(0, one.start - 32) : one.start]
         answers = bool(one.values & forbidden)
-        if one.values & problem.known and not answers:
+        if _is_known(one, problem) and not answers:
             continue
         result = _RESULT_OF.search(before) or (answers and _IS.search(before))
         if not result:
@@ -673,14 +699,30 @@ def _is_given(before: str, number: str, problem: _Problem) -> bool:
 
 
 def _intermediate(hint: _Hint, problem: _Problem, results: Sequence[Number]) -> Span | None:
-    """An intermediate result that the question does not hold; small counts of things are too common to mean one."""
+    """An intermediate result that the question does not hold; a small count of things is too common to mean one, but
+    not two of them where counting is the question.
+    """
     numbers = hint.numbers(problem)
+    counts: list[Number] = []
     for wanted in results:
-        if not wanted.values & problem.known:
+        if not _is_known(wanted, problem):
             for one in numbers:
-                if is_same(one, wanted) and not _is_small_count(one, hint.text):
+                if not is_same(one, wanted) or _is_general(one, hint.text):
+                    continue
+                if not _is_small_count(one, hint.text):
                     return one.span
-    return None
+                if problem.is_counting and all(one.values != other.values for other in counts):
+                    counts.append(one)
+    if len(counts) < 2:
+        return None
+    return min(one.start for one in counts), max(one.end for one in counts)
+
+
+def _is_general(one: Number, text: str) -> bool:
+    """"a cube has six faces": what holds for all of a kind."""
+    return bool(_GENERAL.search(text[max(0, one.start - 40) : one.start])) and all(
+        isinstance(value, Fraction) and value <= 12 for value in one.values
+    )
 
 
 def _is_harmless(one: Number, text: str, problem: _Problem) -> bool:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
+from operator import add, mul, sub, truediv
 from typing import NamedTuple
 
 Span = tuple[int, int]
@@ -36,6 +37,7 @@ class Number(NamedTuple):
     unit: Unit | None = None
     decimals: int = 0
     is_fraction: bool = False       # made of two numbers: a/b, "a out of b", a percentage
+    terms: tuple[Number, ...] = ()  # what it was calculated from: "3 of the 4", "42 − 24", "2 h 15 min"
 
     @property
     def span(self) -> Span:
@@ -135,11 +137,11 @@ _NUMBER = re.compile(
     rf"""
     (?<![A-Za-z0-9_^]) (?<!\^\{{) (?<![0-9]\.) (?P<digits>{_DIGITS}) (?! st\b|nd\b|rd\b|th\b|[0-9]|-?[Dd]\b )
         (?P<power> \^\{{?[0-9]{{1,2}}\}}? | [⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,2}} )?
-        (?: [eE](?P<e>[+-]?[0-9]{{1,2}})(?![0-9A-Za-z]) )?
+        (?: [eE](?P<e>[+-]?[0-9]{{1,2}})(?![0-9A-Za-z]) | [\s-](?P<parts>{_PART})s\b )?
     | \b (?P<words> (?: {_SMALL} | (?:hundred|thousand)\b (?: [\s-]+ (?:and\s+)? {_SMALL} )? )
          (?: [\s-]+ (?:hundred|thousand)\b (?: [\s-]+ (?:and\s+)? {_SMALL} )? )* )
       (?: [\s-]+ (?P<part>{_PART})s? \b )?
-    | \b (?: an?\s+ (?P<one_part>half|quarter|(?:third|fourth|fifth|sixth|eighth|tenth)(?=\s+of\b)) | (?P<half>half)
+    | \b (?: an?\s+ (?P<one_part>half|quarter|(?:third|fourth|fifth|sixth|eighth|tenth)(?=\s+of\b|[,.;)]|\Z)) | (?P<half>half)
              (?=\s+(?:of|as)\b) | (?P<a_dozen>dozen) ) \b
     | \b (?P<an_hour>an?) (?=\s+[a-z]{{1,9}}\s+and\s+an?\s+(?:half|quarter)\b)
     | \b (?P<a_single>an?\s+single) \b | \b (?P<none>none) \b | \b(?P<a_pair>a\s+(?:pair|couple))\s+of\b
@@ -157,6 +159,7 @@ _MIXED = re.compile(
 _HOURS = re.compile(r"\s+([A-Za-z]+)\s+and\s+an?\s+(half|quarter)\b", re.IGNORECASE)      # "an hour and a half"
 _SCALE = re.compile(r"\s+(dozen|hundred|thousand|million|billion)\b", re.IGNORECASE)
 _TEN_TO = re.compile(r"\s?(?:×|\\times|\*|·|\\cdot)\s?10\s?(?:\^\s?\{?([+-]?[0-9]{1,2})\}?|([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}))")
+_TO_THE = re.compile(r"\s+(squared|cubed)\b", re.IGNORECASE)
 _TIMES_ROOT = re.compile(
     rf"\s?(?:[·*×]|\\cdot|\\times|times(?:\s+the)?)?\s?(?:{_ROOT}|(?P<pi>\\pi(?![A-Za-z])|π|\bpi\b))", re.IGNORECASE
 )
@@ -164,6 +167,21 @@ _OVER = re.compile(r"\s?[/⁄]\s?([0-9]{1,9})(?![0-9]*\.?[0-9])")
 _DECIMAL_COMMA = re.compile(r",([0-9]{1,2})(?![0-9]|,[0-9])")
 _PERCENT = re.compile(r"\s*(?:\\?%|percent\b|per\s+cent\b)", re.IGNORECASE)
 _OF = re.compile(r"\s+(?:(?:out\s+)?of|in)\s+(?:the\s+|every\s+)?", re.IGNORECASE)
+_OPERATOR = re.compile(
+    r"[^\S\n]?(?P<sign>[×*·+−]|\\times|\\cdot|times|plus|minus|\s-)[^\S\n]?", re.IGNORECASE
+)
+_OPERATIONS = {
+    **dict.fromkeys(("×", "*", "·", "times", "cdot"), mul),
+    **dict.fromkeys(("+", "plus"), add),
+    **dict.fromkeys(("−", "-", "minus"), sub),
+}
+_JOINS = re.compile(r"\s+(to|and|from|by)\s+", re.IGNORECASE)
+_VERB = re.compile(r"\b(add|subtract|take|multiply|divide)\s+\Z", re.IGNORECASE)
+_TASKS = {
+    "add": (("to", "and"), add), "subtract": (("from",), sub), "take": (("from",), sub),
+    "multiply": (("by", "and"), mul), "divide": (("by",), truediv),
+}
+_AND_THEN = re.compile(r"\s?[A-Za-z]{1,8}\.?,?(?:\s+and)?\s+", re.IGNORECASE)
 _OF_A = re.compile(r"\s+of\s+an?\b", re.IGNORECASE)
 _CURRENCIES = tuple("$€£")
 _MAX_DIGITS = 40
@@ -182,7 +200,7 @@ _NO_NONE = re.compile(r"\s+other\b", re.IGNORECASE)
 
 
 def numbers_in(text: str) -> list[Number]:
-    """Every number in the text, in order; a ratio ("3 out of 4") stands behind the numbers that it is made of."""
+    """Every number in the text, in order; what two of them make ("3 out of 4", "9 × 2") stands behind them."""
     found: list[Number] = []
     end = 0
     for match in _NUMBER.finditer(text):
@@ -191,10 +209,8 @@ def numbers_in(text: str) -> list[Number]:
         number = _read(match, text)
         if number is None:
             continue
-        if found and (ratio := _ratio(found[-1], number, text)):
-            found += [number, ratio]
-        else:
-            found.append(number)
+        both = _joined(found[-1], number, text) if found else None
+        found += [number, both] if both else [number]
         end = number.end
     return found
 
@@ -214,13 +230,15 @@ def _read(match: re.Match, text: str) -> Number | None:
             more.add(value ** int(power.strip("^{}").translate(_SUPERSCRIPTS)))
         if match["e"]:
             value *= Fraction(10) ** int(match["e"])
+        elif match["parts"]:
+            value, is_fraction = value / _PARTS[match["parts"].lower()], True
         elif "." not in digits and (comma := _DECIMAL_COMMA.match(text, end)):
             more.add(Fraction(f"{plain}.{comma[1]}"))
     elif words := match["words"]:
         if words.lower() == "one" and not match["part"] and not _is_count(text, start, end):
             hours = _HOURS.match(text, end)
             if not hours and not _TIMES_ROOT.match(text, end) and not _SCALE.match(text, end) \
-                    and not _MIXED.match(text, end):
+                    and not _MIXED.match(text, end) and not _unit_of(text, end):
                 return None
         value = Fraction(_word_value(words), _PARTS[match["part"].lower()] if match["part"] else 1)
         is_fraction = match["part"] is not None
@@ -264,6 +282,9 @@ def _read(match: re.Match, text: str) -> Number | None:
     if ten := _TEN_TO.match(text, end):
         value *= Fraction(10) ** int(ten[1] or ten[2].translate(_SUPERSCRIPTS))
         end, decimals = ten.end(), 0
+    if power := _TO_THE.match(text, end):
+        more.add(value ** (2 if power[1].lower() == "squared" else 3))
+        end = power.end()
     if root := _TIMES_ROOT.match(text, end):
         below, end = _over(text, root.end())
         number = ("π", value / below) if root["pi"] else _root(value, root["root"], below)
@@ -291,15 +312,30 @@ def _is_count(text: str, start: int, end: int) -> bool:
     return bool(counts) and (counts[0].strip().lower() in ("only", "exactly") or not _PRONOUN.match(text, end))
 
 
-def _ratio(first: Number, second: Number, text: str) -> Number | None:
-    """"3 of the 4", "1 in 2", "25 out of 100"."""
-    between = _OF.match(text, first.end)
-    if not between or between.end() != second.start:
+def _joined(first: Number, second: Number, text: str) -> Number | None:
+    """What two neighbours make: "3 of the 4" a fraction, "42 − 24" a difference, "2 h 15 min" a time."""
+    if second.start - first.end > 16:
         return None
-    above, below = (next((v for v in one.values if isinstance(v, Fraction)), None) for one in (first, second))
-    if above is None or not below or above > below:
+    one, other = (next((v for v in number.values if isinstance(v, Fraction)), None) for number in (first, second))
+    if one is None or not other:
         return None
-    return Number(frozenset({above / below}), first.start, second.end, None, 0, True)
+    unit, is_fraction = None, False
+    if _OF.fullmatch(text, first.end, second.start):
+        if one > other:
+            return None
+        value, is_fraction = one / other, True
+    elif sign := _OPERATOR.fullmatch(text, first.end, second.start):
+        value = abs(_OPERATIONS[sign["sign"].lower().strip("\\ ")](one, other))
+    elif first.unit and second.unit and first.unit.dimension == second.unit.dimension \
+            and first.unit.factor > second.unit.factor and _AND_THEN.fullmatch(text, first.end, second.start):
+        value, unit = one * first.unit.factor / second.unit.factor + other, second.unit
+    elif (word := _JOINS.fullmatch(text, first.end, second.start)) and (verb := _VERB.search(text[max(0, first.start - 12) : first.start])):
+        if word[1].lower() not in _TASKS[verb[1].lower()][0]:
+            return None
+        value = abs(_TASKS[verb[1].lower()][1](one, other))
+    else:
+        return None
+    return Number(frozenset({value}), first.start, second.end, unit, 0, is_fraction, (first, second))
 
 
 def _word_value(words: str) -> int:

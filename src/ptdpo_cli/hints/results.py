@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from ptdpo_cli.hints.numbers import numbers_in
+from ptdpo_cli.hints.numbers import Value, is_same, numbers_in, unit_at
 
 MAX_RESULTS = 24
 # What makes the number behind it a result.
@@ -18,10 +18,12 @@ _STATES = re.compile(
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(r"\s*[A-Za-z°%$]{0,12}\s*(?:,|,?\s*and)\s+[$({]*\Z", re.IGNORECASE)      # "5, 8 and 10"
+_GOES_ON_AS_PRODUCT = re.compile(r"\s?(?:[·*×]|\\(?:cdot|times|pi)|π|[a-zA-Z]\b)")
+_FACTORS = frozenset({Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), Fraction(1, 6), Fraction(4, 3)})   # of formulas
 _LOOK_BACK = 28
 # What everybody knows; and what stands in equations without being found: small factors and exponents, per cent.
-_NO_RESULTS = frozenset({("π", Fraction(1)), *map(Fraction, (0, 1, 180, 360))})
-_NO_TERMS = _NO_RESULTS | frozenset(map(Fraction, (2, 3, 4, 10, 60, 90, 100)))
+_NO_RESULTS = frozenset({("π", Fraction(1)), *map(Fraction, (0, 1, 90, 180, 360))})
+_NO_TERMS = _NO_RESULTS | frozenset(map(Fraction, (2, 3, 4, 10, 60, 100)))
 
 
 def decisive_results(solution: str | None, question: str = "") -> tuple[str, ...]:
@@ -35,18 +37,23 @@ def decisive_results(solution: str | None, question: str = "") -> tuple[str, ...
 
 @lru_cache(maxsize=1024)
 def _decisive(solution: str, question: str) -> tuple[str, ...]:
-    known = {value for number in numbers_in(question) for value in number.values}
+    known = numbers_in(question)
+    known_values: set[Value] = set()
     last_sign = max(solution.rfind(sign) for sign in "=≈→")
     last_sentence = max(solution.rfind(end, 0, last_sign) for end in (". ", ";", "\n")) if last_sign > 0 else len(solution)
     is_result, end = False, 0
     results: dict[str, None] = {}
-    for number in numbers_in(solution):
+    for number in (one for one in numbers_in(solution) if not one.terms):
         before = solution[max(end, number.start - _LOOK_BACK) : number.start]
         goes_on = is_result and _GOES_ON.fullmatch(solution, end, number.start)
         is_result = bool(goes_on or _STATES.search(before))
-        is_term = number.start >= last_sentence and not number.values <= _NO_TERMS
-        if ((is_result and not number.values <= _NO_RESULTS) or is_term) and not number.values & known:
-            text = solution[number.start : number.end]
+        is_factor = number.values <= _FACTORS and _GOES_ON_AS_PRODUCT.match(solution, number.end)
+        is_result = is_result and not is_factor
+        is_term = number.start >= last_sentence and not number.values <= _NO_TERMS and not is_factor
+        if any(is_same(number, other) for other in known):
+            known_values |= number.values       # "1 kg = 1000 g": also the 1000 of what follows
+        elif ((is_result and not number.values <= _NO_RESULTS) or is_term) and not number.values & known_values:
+            text = solution[number.start : unit_at(solution, number.end)[1]]
             results.pop(text, None)
             results[text] = None
         end = number.end
