@@ -11,7 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from operator import eq
 
 from ptdpo_cli.hints.numbers import (
     ORDINAL,
@@ -61,10 +62,10 @@ def find_leak(
         return Leak("the hint is empty", (0, 0))
     if len(hint_text) > MAX_CHARACTERS:
         return Leak(f"the hint is longer than {MAX_CHARACTERS} characters", (MAX_CHARACTERS, len(hint_text)))
-    hint = _Hint(hint_text)
+    problem = _problem(question, answer, tuple(choices))
+    hint = _Hint(hint_text, problem)
     if len(hint.words) > MAX_WORDS:
         return Leak(f"the hint is longer than {MAX_WORDS} words", (hint.words[MAX_WORDS].start(), len(hint_text)))
-    problem = _problem(question, answer, tuple(choices))
     results = _numeric(steps_results)
     checks = (
         ("the hint repeats itself", lambda: _repetition(hint)),
@@ -172,24 +173,43 @@ _LABEL = re.compile(
 
 
 class _Hint:
-    """A hint with its words and numbers, each found once."""
+    """A hint, with its words and numbers found once.
 
-    def __init__(self, text: str):
+    `numbers` are those that mean something: not those of a numbered list, nor of "step 2" where steps are not asked for.
+    """
+
+    def __init__(self, text: str, problem: _Problem):
         self.text = text
-        self.words = list(_WORD.finditer(text))
-        self.tokens = _Tokens(text)
-        self._numbers = numbers_in(text)
+        self._problem = problem
 
-    def numbers(self, problem: _Problem) -> list[Number]:
-        """The numbers that mean something: not those of a numbered list, nor of "step 2" where steps are not asked."""
+    @cached_property
+    def words(self) -> list[re.Match]:
+        return list(_WORD.finditer(self.text))
+
+    @cached_property
+    def tokens(self) -> _Tokens:
+        return _Tokens(self.text)
+
+    @cached_property
+    def numbers(self) -> list[Number]:
+        found = numbers_in(self.text)
+        if not found:
+            return []
         markers = list(_MARKER.finditer(self.text))
         in_turn = len(markers) > 1 and [int(one[1]) for one in markers] == list(range(1, len(markers) + 1))
         labels = {one.start(1) for one in markers} if in_turn else set()
-        labels |= {one.start(2) for one in _LABEL.finditer(self.text) if one[1].lower() not in problem.stem_words}
+        labels |= {
+            one.start(2) for one in _LABEL.finditer(self.text) if one[1].lower() not in _words_of(self._problem.stem)
+        }
         return [
-            one for one in self._numbers
-            if one.start not in labels and not (one.terms and all(_is_known(term, problem) for term in one.terms))
+            one for one in found
+            if one.start not in labels and not (one.terms and all(_is_known(term, self._problem) for term in one.terms))
         ]
+
+
+@lru_cache(maxsize=64)
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(_Tokens(text).parts)
 
 
 def _is_known(number: Number, problem: _Problem) -> bool:
@@ -226,7 +246,6 @@ class _Problem:
     """
 
     stem: str
-    stem_words: frozenset[str]
     known: frozenset[Value]
     known_quantities: tuple[Number, ...]        # of these, those with a unit
     choices: tuple[str, ...]
@@ -263,7 +282,7 @@ def _problem(question: str, answer: str, choices: tuple[str, ...]) -> _Problem:
     whole = [_with_radians(number) for number in whole]
     verdict = next((_plain(text) for text in spelt if any(_plain(text) in pair for pair in _VERDICTS)), None)
     return _Problem(
-        stem, frozenset(_Tokens(stem).parts), _known(stem),
+        stem, _known(stem),
         tuple(number for number in numbers_in(stem) if number.unit), choices, letters, tuple(whole), tuple(parts),
         tuple(dict.fromkeys(phrases)), verdict, bool(_COUNTING.search(stem)) or not stem,
     )
@@ -450,13 +469,11 @@ def _nothing(hint: _Hint) -> Span | None:
 def _repetition(hint: _Hint) -> Span | None:
     """One to eight words four times in a row, a sentence three times, or one character sixteen times."""
     words = [match[0].lower() for match in hint.words]
-    if len(set(words)) <= 0.75 * len(words):        # else nothing can stand there four times in a row
-        for period in range(1, 9):
-            run = 0
-            for i in range(period, len(words)):
-                run = run + 1 if words[i] == words[i - period] else 0
-                if run == 3 * period:
-                    return hint.words[i - 4 * period + 1].start(), hint.words[i].end()
+    for period in range(1, 9):
+        is_same_as_before = bytes(map(eq, words, words[period:]))
+        if (at := is_same_as_before.find(b"\1" * 3 * period)) >= 0:
+            return hint.words[at].start(), hint.words[at + 4 * period - 1].end()
+    if len(set(words)) <= 0.5 * len(words):
         seen: dict[str, int] = {}
         start = 0
         for sentence in _SENTENCE_END.split(hint.text):
@@ -547,7 +564,7 @@ def _elimination(hint: _Hint, problem: _Problem) -> Span | None:
 
 def _answer(hint: _Hint, problem: _Problem) -> Span | None:
     """An answer, or any part of one: a number by its value, anything else by its words."""
-    numbers = hint.numbers(problem)
+    numbers = hint.numbers
     if not _names_all(hint, problem):
         for wanted in problem.numbers:
             if span := _number(hint, problem, numbers, wanted):
@@ -620,7 +637,7 @@ def _names_all(hint: _Hint, problem: _Problem) -> bool:
     """Whether all options are named alike: then none is pointed at."""
     if len(problem.choices) < 2:
         return False
-    values = {value for one in hint._numbers for value in one.values}
+    values = {value for one in hint.numbers for value in one.values}
     for choice in problem.choices:
         number = number_of(choice)
         if number is not None and not number.values & values:
@@ -664,7 +681,7 @@ def _place(hint: _Hint, problem: _Problem) -> Span | None:
         return None
     for match in _PLACE_OF.finditer(hint.text):
         value = Fraction(ordinal_value(match[1]))
-        if match[2].lower() in problem.stem_words and any(value in wanted.values for wanted in problem.numbers):
+        if match[2].lower() in _words_of(problem.stem) and any(value in wanted.values for wanted in problem.numbers):
             return match.span()
     return None
 
@@ -674,7 +691,7 @@ def _stated_result(hint: _Hint, problem: _Problem) -> Span | None:
     text = hint.text
     parts = {value for part in problem.components for value in part.values if value}
     forbidden = parts.union(*(wanted.values for wanted in problem.numbers))
-    for one in hint.numbers(problem):
+    for one in hint.numbers:
         before = text[max(0, one.start - 32) : one.start]
         answers = bool(one.values & forbidden)
         if _is_known(one, problem) and not answers:
@@ -702,7 +719,7 @@ def _intermediate(hint: _Hint, problem: _Problem, results: Sequence[Number]) -> 
     """An intermediate result that the question does not hold; a small count of things is too common to mean one, but
     not two of them where counting is the question.
     """
-    numbers = hint.numbers(problem)
+    numbers = hint.numbers
     counts: list[Number] = []
     for wanted in results:
         if not _is_known(wanted, problem):
@@ -732,7 +749,7 @@ def _is_harmless(one: Number, text: str, problem: _Problem) -> bool:
     if not problem.is_counting:
         return True
     words = _next_words(text, one.end)
-    return any(word in _OWN_NOUNS and word not in problem.stem_words for word in words)
+    return any(word in _OWN_NOUNS and word not in _words_of(problem.stem) for word in words)
 
 
 def _is_small_count(one: Number, text: str) -> bool:

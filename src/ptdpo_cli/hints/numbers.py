@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 from operator import add, mul, sub, truediv
 from typing import NamedTuple
 
@@ -151,6 +152,9 @@ _NUMBER = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+# Where a number may begin; the pattern above is tried there alone.
+_BEGINS = re.compile(rf"([A-Za-z]+)|\.?[0-9][0-9.]*|[\\√π{_VULGAR}]")
+_FIRST_WORDS = {*_WORD_VALUES, "hundred", "thousand", "a", "an", "half", "dozen", "none", "pi", "sqrt", "root", "square"}
 _MIXED = re.compile(
     rf"\s+(?P<over>[0-9]{{1,3}}/[0-9]{{1,3}})(?![0-9])|\s?(?P<vulgar>[{_VULGAR}])|\s?{_FRAC}"
     rf"|\s+and\s+(?:an?\s+|(?P<times>{_SMALL})[\s-]+)(?P<part>{_PART})s?\b",
@@ -199,20 +203,30 @@ _WHICH_HALF = re.compile(
 _NO_NONE = re.compile(r"\s+other\b", re.IGNORECASE)
 
 
-def numbers_in(text: str) -> list[Number]:
+@lru_cache(maxsize=1024)
+def numbers_in(text: str) -> tuple[Number, ...]:
     """Every number in the text, in order; what two of them make ("3 out of 4", "9 × 2") stands behind them."""
     found: list[Number] = []
     end = 0
-    for match in _NUMBER.finditer(text):
-        if match.start() < end:         # a part of the one before
+    for candidate in _BEGINS.finditer(text):
+        start = candidate.start()
+        if start < end or (candidate[1] and not _may_begin(candidate[1])):
             continue
+        match = _NUMBER.match(text, start)
+        if match is None:
+            continue
+        end = match.end()
         number = _read(match, text)
         if number is None:
             continue
         both = _joined(found[-1], number, text) if found else None
         found += [number, both] if both else [number]
         end = number.end
-    return found
+    return tuple(found)
+
+
+def _may_begin(word: str) -> bool:
+    return word.lower() in _FIRST_WORDS or (word[0] in _ROMAN and word[-1] in _ROMAN)
 
 
 def _read(match: re.Match, text: str) -> Number | None:
