@@ -8,7 +8,7 @@ SLURM_PACKAGES := slurm-wlm slurm-client munge
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-vllm bench-gpu evidence docs clean
+.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-vllm bench-gpu evidence evidence-hints docs clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -58,6 +58,9 @@ bench-gpu: .venv/dev        ## the chain on a CUDA device: agreement with the CP
 
 evidence: .venv/dev        ## five seeds, controls, intervals (about 40 minutes): docs/results/tiny.md
 	$(BIN)/python benchmarks/tiny_evidence.py
+
+evidence-hints: .venv/dev        ## hints of each source, before training and in it (about 30 minutes): docs/results/hints.md
+	$(BIN)/python benchmarks/hints_evidence.py
 
 docs: .venv/dev        ## the generated parts of docs/cli.md and docs/recipes.md
 	$(BIN)/python tests/test_docs.py

@@ -135,13 +135,10 @@ def per_problem(evaluation: str, mode: str) -> dict[str, float]:
     return {problem_id: answered.accuracy for problem_id, answered in by_problem(rows, mode).items()}
 
 
-def lead(results: dict, mode: str, *, resamples: int = 10_000) -> dict:
-    """PTD-PO − GRPO, mean over seeds, with a 95 % interval that draws seeds and problems anew (both are samples)."""
-    tables = {m: [per_problem(arm["eval"], mode) for arm in results["arms"][m]] for m in METHODS}
-    problems = sorted(tables["GRPO"][0])
-    difference_SP = np.array(
-        [[ours[p] - theirs[p] for p in problems] for ours, theirs in zip(tables["PTD-PO"], tables["GRPO"], strict=True)]
-    )
+def lead(arms: Sequence[dict], others: Sequence[dict], mode: str, *, resamples: int = 10_000) -> dict:
+    """Arms − others, mean over seeds, with a 95 % interval that draws seeds and problems anew (both are samples)."""
+    pairs = [(per_problem(a["eval"], mode), per_problem(b["eval"], mode)) for a, b in zip(arms, others, strict=True)]
+    difference_SP = np.array([[ours[p] - theirs[p] for p in sorted(theirs)] for ours, theirs in pairs])
     random = np.random.default_rng(0)
     n_seeds, n_problems = difference_SP.shape
     draws = []
@@ -173,7 +170,7 @@ def write_page(results: dict) -> None:
         title="training problems; line: mean of 5 seeds, band: their range",
     )
     draw_curves(logs, out / "tiny-controls.png", title="the same, with the controls (one seed each)")
-    leads = {mode: lead(results, mode) for mode in MODES}
+    leads = {mode: lead(results["arms"]["PTD-PO"], results["arms"]["GRPO"], mode) for mode in MODES}
     summary = {
         "leads": leads,
         "accuracy": {

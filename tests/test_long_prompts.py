@@ -88,9 +88,10 @@ def test_a_teacher_s_prompt_may_be_too_long_where_the_student_s_is_not(tmp_path)
     assert "2 rollouts left out" in ended.err
     counts = Artifact.open(ended.path, kind="scores").manifest.counts
     assert (counts["rollouts"], counts["gated"], counts["skipped"]) == (4, 2, 2)
-    mine[mine.index("prompt.too_long=skip")] = "prompt.too_long=refuse"
+    mine[mine.index("prompt.too_long=skip")] = "prompt.too_long=refuse"     # the hint is, whatever the recipe says
     refusing = done("rollout", *mine).path
-    refused(2, "score-ref", *mine, "--rollouts", refusing, says=("1 prompt is too long", "hinted/000002: "))
+    scores = Artifact.open(done("score-ref", *mine, "--rollouts", refusing).path, kind="scores")
+    assert scores.manifest.counts["skipped"] == 2
 
 
 def test_nothing_left_is_an_error(tmp_path):

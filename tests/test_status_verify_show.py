@@ -258,3 +258,17 @@ def test_a_sheet_takes_long_words_many_large_and_no_pictures():
         Problem("b", "", (), "2"),
     ], {})
     assert sheet.size[0] == 640 and 200 < sheet.size[1] < 700
+
+
+def test_status_fits_a_terminal_of_80_columns(made):
+    """Counts have a line of their own: no cell is folded, however many there are."""
+    rows = status(made[0])
+    rows[2]["counts"] = {name: 1_234_567 for name in ("rollouts", "problems", "correct", "skipped", "truncated")}
+    console = Console(file=io.StringIO(), width=80)
+    render_status(rows, console)
+    lines = console.file.getvalue().splitlines()
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+    for row in rows:
+        assert any(line.startswith(f"{row['kind']}/") and line.endswith(row["created_utc"][:16].replace("T", " "))
+                   for line in lines)
+    assert "1,234,567 rollouts, 1,234,567 problems" in " ".join(console.file.getvalue().split())

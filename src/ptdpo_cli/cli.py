@@ -25,10 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(data_app, name="data")
-hints_app = typer.Typer(
-    help="Look at hints: do they give the answer away, do they help, what do they say.",
-    rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True,
-)
+hints_app = typer.Typer(rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(hints_app, name="hints")
 
 RecipeFile = Annotated[str | None, typer.Option("--recipe", help="Recipe (YAML); default: RUN/recipe.yaml.")]
@@ -194,9 +191,9 @@ def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
     )
 
 
-def _say_skipped(counts: dict, what: str) -> None:
+def _say_skipped(counts: dict, what: str, *, why: str = "their prompts are too long (prompt.too_long is skip)") -> None:
     if counts.get("skipped"):
-        console.say(f"{counts['skipped']} {what} left out: their prompts are too long (prompt.too_long is skip)")
+        console.say(f"{counts['skipped']} {what} left out: {why}")
 
 
 def _dry_run(stage: str, loaded, run, *, as_json: bool, **details) -> None:
@@ -364,7 +361,7 @@ def score_ref(
     make = partial(make_scores, loaded, plan, book, reference, sampled)
     scores, done = _make(work, plan, part, make, force=force)
     _say_counts("{gated} of {rollouts} rollouts gated, {gated_tokens} tokens", scores)
-    _say_skipped(scores.manifest.counts, "rollouts")
+    _say_skipped(scores.manifest.counts, "rollouts", why="with their hints the prompts are too long")
     _report(scores, done_before=done, as_json=as_json)
 
 
@@ -889,6 +886,20 @@ def data_overlap(
     if not quiet:
         render_overlap(result, console.messages)
     console.emit(result, as_json=as_json, line=result["exclude"])
+
+
+@hints_app.callback(invoke_without_command=True)
+def hint_sources(context: typer.Context, as_json: Json = False):
+    """List what hints can be made of; audit, score and show look at hints that are there.
+
+    Example: `ptdpo hints`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ptdpo_cli.stages.build_hints import list_sources, render_sources
+
+    found = {"sources": list_sources()}
+    _print(found, lambda result, to: render_sources(result["sources"], to), as_json=as_json)
 
 
 @hints_app.command("audit")

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION
@@ -285,6 +285,12 @@ class Teacher(Section):
     """τ_ptd: distil in groups whose accuracy is strictly below. Paper: 1.0."""
     rollouts: Literal["failed", "all"] = "failed"
     """failed: wrong rollouts of those groups (the paper); all: every rollout of those groups."""
+
+    @model_validator(mode="after")
+    def _reads_the_hint(self) -> Teacher:
+        if self.hint_place == "nowhere" and not self.draw_regions:
+            raise ValueError("hint_place nowhere leaves the teacher without a hint, unless draw_regions is true")
+        return self
 
 
 class Train(Section):

@@ -6,11 +6,12 @@ import io
 import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from PIL.Image import Transpose
 
 from ptdpo_cli.errors import UsageError
@@ -21,6 +22,7 @@ FETCH_SECONDS = 60.0              # for one picture, from request to last byte
 # Named, because Pillow would otherwise try every plugin, and some of those (EPS) start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
+_BOX_COLOUR = (230, 0, 120)
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
@@ -60,6 +62,19 @@ def decode_rgb(data: bytes, *, where: str = "", max_pixels: int = MAX_PIXELS, ma
             raise
         except Exception as error:      # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
             raise _unreadable(where, data, error) from error
+
+
+def with_boxes(picture: Image.Image, boxes: Sequence[Sequence[float]]) -> Image.Image:
+    """The picture with the outlines of boxes (x0, y0, x1, y1 in 0…1) drawn on a copy; itself where there is none."""
+    if not boxes:
+        return picture
+    drawn = picture.copy()
+    draw, line = ImageDraw.Draw(drawn), max(1, round(min(picture.size) / 150))
+    for x0, y0, x1, y1 in boxes:
+        left, top = round(x0 * (picture.width - 1)), round(y0 * (picture.height - 1))
+        right, bottom = round(x1 * (picture.width - 1)), round(y1 * (picture.height - 1))
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=_BOX_COLOUR, width=line)
+    return drawn
 
 
 def read_image_file(path: str, root: Path, *, where: str = "", max_bytes: int = MAX_BYTES) -> bytes:

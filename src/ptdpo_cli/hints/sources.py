@@ -33,11 +33,26 @@ class Draft:
 
 Source = Callable[[Sequence[Problem]], list[Draft]]
 
-# name -> role; in this order they are told to a user.
-ROLE_OF = {
-    "regions": "hint", "steps": "hint", "attention": "hint", "expert": "hint",
-    "solution": "revealing", "answer": "revealing", "rationale": "revealing",
-    "none": "control", "shuffled": "control", "generic": "control",
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a source is for (see schemas.ROLES), what it needs, and what its hints say."""
+
+    role: str
+    needs: str
+    says: str
+
+
+SOURCES = {
+    "regions": About("hint", "column regions", "where to look, in its words"),
+    "steps": About("hint", "steps, solution or rollouts", "what to do, as imperatives"),
+    "attention": About("hint", "pictures and the model", "where the frozen model looks"),
+    "expert": About("hint", "an endpoint", "both, by a strong model"),
+    "solution": About("revealing", "column solution", "the worked solution and answer"),
+    "answer": About("revealing", "nothing", "the answer alone"),
+    "rationale": About("revealing", "column solution", "the reasoning, no answer line"),
+    "none": About("control", "nothing", "nothing"),
+    "shuffled": About("control", "other hints", "another problem's hint"),
+    "generic": About("control", "nothing", "the same words for all"),
 }
 
 
@@ -48,13 +63,13 @@ def parse_sources(source: str) -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in source.split("+"))
     for name in names:
-        if name not in ROLE_OF:
-            near = difflib.get_close_matches(name, ROLE_OF, n=1)
+        if name not in SOURCES:
+            near = difflib.get_close_matches(name, SOURCES, n=1)
             raise UsageError(
-                f"hints.source: there is no source {name!r}", expected=", ".join(ROLE_OF),
+                f"hints.source: there is no source {name!r}", expected=", ".join(SOURCES),
                 hint=f"did you mean {near[0]}?" if near else "join several with +: `--source attention+steps`",
             )
-    if len(set(names)) < len(names) or (len(names) > 1 and any(ROLE_OF[name] == "control" for name in names)):
+    if len(set(names)) < len(names) or (len(names) > 1 and any(SOURCES[name].role == "control" for name in names)):
         raise UsageError(
             f"hints.source: {source} cannot be joined", expected="each source once, and a control alone",
             hint="`--source attention+steps`",
@@ -64,7 +79,7 @@ def parse_sources(source: str) -> tuple[str, ...]:
 
 def role_of(names: Sequence[str]) -> str:
     """hint, revealing or control; with one source that reveals, all of it does."""
-    roles = {ROLE_OF[name] for name in names}
+    roles = {SOURCES[name].role for name in names}
     return "revealing" if "revealing" in roles else roles.pop() if len(roles) == 1 else "hint"
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ptdpo_cli.artifacts.schemas import Salient
 from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.prompt import user_message
 
 _LISTED = 10  # problems named in a message
+_SOMETHING = "\ue000"  # a system turn that has no character in common with any other
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +46,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Context:
-    """What a prompt is made of: a problem's question and pictures, and for the teacher a hint."""
+    """What a prompt is made of: a problem's question and pictures, and for the teacher a hint.
+
+    The hint stands below the question, or with `in_system` in the system's turn; `regions` are drawn on the pictures.
+    """
 
     problem_id: str
     question: str
     images: Sequence[bytes] = ()
     hint: str | None = None
+    in_system: bool = False
+    regions: Sequence[Salient] = ()
 
 
 class PromptsTooLong(UsageError):
@@ -81,7 +88,7 @@ def build_prompts(
     Errors: PromptsTooLong with all that are over `max_tokens`; UsageError for a question or hint that holds media
     tokens; PtdpoError when image tokens and image features differ in number.
     """
-    from ptdpo_cli.datasets.images import decode_rgb
+    from ptdpo_cli.datasets.images import decode_rgb, with_boxes
 
     media = [policy.tokenizer.convert_ids_to_tokens(i) for i in policy.media_ids]
     texts, pictures = [], []
@@ -92,11 +99,12 @@ def build_prompts(
                     f"problem {context.problem_id} holds the media token {token} in its text",
                     hint="remove it: pictures go into the images column, and the template places them",
                 )
-        messages = user_message(context.question, len(context.images), hint=context.hint, instruction=instruction)
-        texts.append(policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        pictures.append(
-            [decode_rgb(data, where=f"problem {context.problem_id}", max_pixels=max_pixels) for data in context.images]
+        texts.append(_text(policy, context, instruction))
+        decoded = (
+            decode_rgb(data, where=f"problem {context.problem_id}", max_pixels=max_pixels) for data in context.images
         )
+        boxes = [[one.box for one in context.regions if one.image == number] for number in range(len(context.images))]
+        pictures.append([with_boxes(image, of_it) for image, of_it in zip(decoded, boxes, strict=True)])
     prompts = [
         _build(policy, context, text, images) for context, text, images in zip(contexts, texts, pictures, strict=True)
     ]
@@ -104,6 +112,29 @@ def build_prompts(
     if too_long:
         raise PromptsTooLong(too_long, max_tokens, limit=limit)
     return prompts
+
+
+def _text(policy: Policy, context: Context, instruction: str) -> str:
+    """The prompt as the chat template writes it, one placeholder per picture."""
+
+    def render(**hint: str | None) -> str:
+        messages = user_message(context.question, len(context.images), instruction=instruction, **hint)
+        return policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    if not (context.hint and context.in_system):
+        return render(hint=context.hint)
+    # Some templates write a system turn of their own where there is none. The hint goes below it, lest the teacher's
+    # prompt differ in more than the hint: what differs between the two renderings, on the student's side, is that turn.
+    student, teacher = render(), render(system=_SOMETHING)
+    start = _n_common(student, teacher)
+    end = _n_common(student[start:][::-1], teacher[start:][::-1])
+    own = student[start : len(student) - end]
+    return render(system=f"{own}\n\n{context.hint}" if own else context.hint)
+
+
+def _n_common(a: str, b: str) -> int:
+    """How many characters two texts begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _build(policy: Policy, context: Context, text: str, images: list[Image.Image]) -> Prompt:

@@ -7,12 +7,14 @@ per problem, or none with the reason; a refused one is kept beside its reason, w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
 
 from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.problems import read_problems
@@ -23,7 +25,7 @@ from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.hints import privileged
 from ptdpo_cli.hints.leakage import find_leak
 from ptdpo_cli.hints.regions import draft_from_regions
-from ptdpo_cli.hints.sources import Draft, Source, join_drafts, parse_sources
+from ptdpo_cli.hints.sources import SOURCES, Draft, Source, join_drafts, parse_sources
 from ptdpo_cli.hints.steps import draft_from_steps
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
@@ -234,6 +236,21 @@ def require_few_refused(counts: dict[str, int], max_refused: float) -> None:
             hint="`ptdpo hints audit DIR` lists them with their reasons; another source, a better prompt, or "
             "`--set hints.max_refused=1` to go on with what is left",
         )
+
+
+def list_sources() -> list[dict]:
+    """What `hints.source` may name."""
+    return [{"name": name, **asdict(about)} for name, about in SOURCES.items()]
+
+
+def render_sources(sources: list[dict], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("source", "role", "needs", "says"):
+        table.add_column(title)
+    for one in sources:
+        table.add_row(one["name"], one["role"], one["needs"], one["says"])
+    console.print(table)
+    console.print("\njoin them with +: ptdpo build-hints --data DATA --source attention+steps")
 
 
 def _counts(hints: Sequence[Hint]) -> dict[str, int]:

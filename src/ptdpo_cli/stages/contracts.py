@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS
 
@@ -40,7 +40,7 @@ STAGES = (
         "one hint per problem: where to look and how to think, never the answer",
         ("problems",),
         "hints",
-        "CPU",
+        "CPU; by source GPU or endpoint",
     ),
     Stage(
         2,
@@ -78,12 +78,9 @@ STAGES = (
 
 
 def render_stages(console: Console) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("", "stage", "reads", "writes", "needs", "does"):
-        table.add_column(title)
+    """Each stage on two lines: what it reads, writes and needs, and what it does."""
     for stage in STAGES:
-        writes = f"{stage.writes} v{stage.schema_version}"
-        table.add_row(
-            str(stage.number), stage.name, ", ".join(stage.reads) or "a data set", writes, stage.needs, stage.does
-        )
-    console.print(table)
+        reads = ", ".join(stage.reads) or "a data set"
+        head = f"{stage.number} {stage.name:12} {reads} → {stage.writes} v{stage.schema_version}; {stage.needs}"
+        console.print(Text(head, style="bold"))
+        console.print(Padding(Text(stage.does), (0, 0, 0, 2)))

@@ -23,6 +23,7 @@ from ptdpo_cli.artifacts.schemas import SCORES
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.artifacts.tensors import offsets_of
 from ptdpo_cli.errors import ArtifactError, PtdpoError
+from ptdpo_cli.hints.wording import wording_hash
 from ptdpo_cli.models.checks import require, sees_pictures
 from ptdpo_cli.models.inputs import Prompt
 from ptdpo_cli.models.load import Policy, require_same_interface
@@ -74,6 +75,7 @@ def plan_score_ref(
         raise ArtifactError("score-ref needs hints", hint="make them with `ptdpo build-hints`, or give `--hints DIR`")
     section = {
         "teacher": recipe.teacher.model_dump() if recipe.needs_teacher else None,
+        "hint_template_sha256": wording_hash(recipe.teacher.hint_template) if recipe.needs_teacher else None,
         "prompt": recipe.prompt.model_dump(),
         "temperature": rollouts.manifest.section["rollout"]["temperature"],
         "reference_logprobs": recipe.needs_reference,
@@ -165,7 +167,7 @@ def gate(recipe: Recipe, book: PromptBook, rollouts: list[Rollout]) -> list[bool
 
 
 def _fitting(book: PromptBook, rollouts: list[Rollout], gated: list[bool]) -> list[bool]:
-    """The gated rollouts whose teacher's prompt, hint and all, is not too long (recipe key prompt.too_long)."""
+    """The gated rollouts whose teacher's prompt, hint and all, is not too long."""
     fits = set(book.fitting([r.problem_id for r, g in zip(rollouts, gated, strict=True) if g], teacher=True))
     return [is_gated and r.problem_id in fits for r, is_gated in zip(rollouts, gated, strict=True)]
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from ptdpo_cli.artifacts.lock import describe_holder, is_dead, read_holder
@@ -37,23 +37,19 @@ def status(run: Path | str) -> list[dict]:
 
 
 def render_status(rows: list[dict], console: Console) -> None:
-    """The rows of `status` as a table, followed by what is locked, stale or unreadable."""
+    """The rows of `status`, each with its counts on a line below it, then what is locked, stale or unreadable."""
     if not rows:
         console.print("no artifacts yet")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("artifact", "state", "content", "counts", "size", "created"):
-        table.add_column(name, justify="right" if name == "size" else "left", no_wrap=name in ("artifact", "content"))
-    for row in rows:
-        counts = ", ".join(f"{value:,} {name}" for name, value in row["counts"].items())
-        state = row["state"] if row["state"] != "unfinished" else f"{row['shards']} shards done"
-        if row["parts"]:
-            state = "parts: " + ", ".join(f"{part['finished']} of {part['of']}" for part in row["parts"])
-        table.add_row(*map(Text, (
-            f"{row['kind']}/{Path(row['path']).name}", state + (", stale" if row["is_stale"] else ""),
-            (row["content_hash"] or "")[:8], counts, readable_size(row["bytes"]), (row["created_utc"] or "")[:16],
-        )))
-    console.print(table)
+    lines = [("artifact", "state", "content", "size", "created (UTC)"), *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line, row in zip(lines, [None, *rows], strict=True):
+        artifact, state, content, size, created = line
+        fitted = (artifact.ljust(widths[0]), state.ljust(widths[1]), content.ljust(8), size.rjust(widths[3]), created)
+        console.print(Text("  ".join(fitted), style="bold" if row is None else ""))
+        if row is not None and row["counts"]:
+            counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in row["counts"].items())
+            console.print(Padding(Text(counts, style="dim"), (0, 0, 0, 2)))
     for row in rows:
         name = f"{row['kind']}/{Path(row['path']).name}"
         if row["locked_by"]:
@@ -62,6 +58,16 @@ def render_status(rows: list[dict], console: Console) -> None:
             console.print(Text(f"{name} was made from {', '.join(row['missing_inputs'])} that are no longer here"))
         if row["fault"]:
             console.print(Text(row["fault"]))
+
+
+def _cells(row: dict) -> tuple[str, ...]:
+    state = row["state"] if row["state"] != "unfinished" else f"{row['shards']} shards done"
+    if row["parts"]:
+        state = "parts: " + ", ".join(f"{part['finished']} of {part['of']}" for part in row["parts"])
+    return (
+        f"{row['kind']}/{Path(row['path']).name}", state + (", stale" if row["is_stale"] else ""),
+        (row["content_hash"] or "")[:8], readable_size(row["bytes"]), (row["created_utc"] or "")[:16].replace("T", " "),
+    )
 
 
 def readable_size(size: int) -> str:
