@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from operator import eq
 
+from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.hints.numbers import (
     ORDINAL,
     UNITS,
@@ -28,6 +30,7 @@ from ptdpo_cli.hints.numbers import (
     unit_at,
     words_of_time,
 )
+from ptdpo_cli.hints.results import decisive_results
 
 MAX_CHARACTERS = 2048
 MAX_WORDS = 300
@@ -62,8 +65,8 @@ def find_leak(
         return Leak("the hint is empty", (0, 0))
     if len(hint_text) > MAX_CHARACTERS:
         return Leak(f"the hint is longer than {MAX_CHARACTERS} characters", (MAX_CHARACTERS, len(hint_text)))
-    problem = _problem(question, answer, tuple(choices))
-    hint = _Hint(hint_text, problem)
+    secret = _secret(question, answer, tuple(choices))
+    hint = _Hint(hint_text, secret)
     if len(hint.words) > MAX_WORDS:
         return Leak(f"the hint is longer than {MAX_WORDS} words", (hint.words[MAX_WORDS].start(), len(hint_text)))
     results = _numeric(steps_results)
@@ -71,14 +74,22 @@ def find_leak(
         ("the hint repeats itself", lambda: _repetition(hint)),
         ("the hint says nothing", lambda: _nothing(hint)),
         ("the hint announces a solution", lambda: _announcement(hint)),
-        ("the hint gives a verdict", lambda: _verdict(hint, problem)),
-        ("the hint names the option", lambda: _option(hint, problem)),
-        ("the hint rules out all other options", lambda: _elimination(hint, problem)),
-        ("the hint contains the answer", lambda: _answer(hint, problem)),
-        ("the hint states a result", lambda: _stated_result(hint, problem)),
-        ("the hint contains an intermediate result", lambda: _intermediate(hint, problem, results)),
+        ("the hint gives a verdict", lambda: _verdict(hint, secret)),
+        ("the hint names the option", lambda: _option(hint, secret)),
+        ("the hint rules out all other options", lambda: _elimination(hint, secret)),
+        ("the hint contains the answer", lambda: _answer(hint, secret)),
+        ("the hint states a result", lambda: _stated_result(hint, secret)),
+        ("the hint contains an intermediate result", lambda: _intermediate(hint, secret, results)),
     )
     return next((Leak(reason, span) for reason, check in checks if (span := check())), None)
+
+
+def leak_of(hint_text: str, problem: Problem) -> Leak | None:
+    """`find_leak` with all that a problem has: its question, options, and the results of its solution."""
+    return find_leak(
+        hint_text, problem.answer, question=problem.question, choices=problem.choices,
+        steps_results=decisive_results(problem.solution, problem.question),
+    )
 
 
 def find_flags(hint_text: str, question: str = "", solution: str | None = None) -> tuple[str, ...]:
@@ -175,12 +186,12 @@ _LABEL = re.compile(
 class _Hint:
     """A hint, with its words and numbers found once.
 
-    `numbers` are those that mean something: not those of a numbered list, nor of "step 2" where steps are not asked for.
+    `numbers` are those that mean something: not those of a numbered list, nor of "step 2" where no step is asked for.
     """
 
-    def __init__(self, text: str, problem: _Problem):
+    def __init__(self, text: str, secret: _Secret):
         self.text = text
-        self._problem = problem
+        self._secret = secret
 
     @cached_property
     def words(self) -> list[re.Match]:
@@ -199,11 +210,11 @@ class _Hint:
         in_turn = len(markers) > 1 and [int(one[1]) for one in markers] == list(range(1, len(markers) + 1))
         labels = {one.start(1) for one in markers} if in_turn else set()
         labels |= {
-            one.start(2) for one in _LABEL.finditer(self.text) if one[1].lower() not in _words_of(self._problem.stem)
+            one.start(2) for one in _LABEL.finditer(self.text) if one[1].lower() not in _words_of(self._secret.stem)
         }
         return [
             one for one in found
-            if one.start not in labels and not (one.terms and all(_is_known(term, self._problem) for term in one.terms))
+            if one.start not in labels and not (one.terms and all(_is_known(term, self._secret) for term in one.terms))
         ]
 
 
@@ -212,16 +223,16 @@ def _words_of(text: str) -> frozenset[str]:
     return frozenset(_Tokens(text).parts)
 
 
-def _is_known(number: Number, problem: _Problem) -> bool:
+def _is_known(number: Number, secret: _Secret) -> bool:
     """Whether the question holds this number, or both numbers that it was calculated from."""
     if number.terms:
-        return all(_is_known(term, problem) for term in number.terms)
-    return bool(number.values & problem.known) or (
-        number.unit is not None and any(is_same(number, other) for other in problem.known_quantities)
+        return all(_is_known(term, secret) for term in number.terms)
+    return bool(number.values & secret.known) or (
+        number.unit is not None and any(is_same(number, other) for other in secret.known_quantities)
     )
 
 
-# ---- a problem: what must not be said, and what may --------------------------------------------------------------------
+# ---- what must not be said, and what may -----------------------------------------------------------------------------
 
 _OPTION_LABEL = re.compile(r"(?:(?<=\s)|\A)(?:\(([A-Z])\)[.:]?|([A-Z])[.:)．、：])(?=\s|\S\S)")
 _HEADING = re.compile(r"\s*(?:choices|options)\s*[:：]?\s*\Z", re.IGNORECASE)
@@ -239,7 +250,7 @@ _VERDICTS = ({"yes", "no"}, {"true", "false"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class _Secret:
     """What a hint must not say: `numbers` and `phrases` are the answer's parts, `letters` those of the right options.
 
     `known` are the values that the question holds, its options aside.
@@ -258,7 +269,7 @@ class _Problem:
 
 
 @lru_cache(maxsize=64)
-def _problem(question: str, answer: str, choices: tuple[str, ...]) -> _Problem:
+def _secret(question: str, answer: str, choices: tuple[str, ...]) -> _Secret:
     stem, options = _stem_and_options(question)
     choices = choices or options
     letters, texts = _meant(answer, choices)
@@ -281,7 +292,7 @@ def _problem(question: str, answer: str, choices: tuple[str, ...]) -> _Problem:
                 parts += _factors(number)
     whole = [_with_radians(number) for number in whole]
     verdict = next((_plain(text) for text in spelt if any(_plain(text) in pair for pair in _VERDICTS)), None)
-    return _Problem(
+    return _Secret(
         stem, _known(stem),
         tuple(number for number in numbers_in(stem) if number.unit), choices, letters, tuple(whole), tuple(parts),
         tuple(dict.fromkeys(phrases)), verdict, bool(_COUNTING.search(stem)) or not stem,
@@ -428,27 +439,31 @@ _IN_FORMULA = re.compile(
 # What everybody knows: angle sums, turns, the whole in per cent; zero and one as sides of an equation.
 _CONSTANTS = frozenset({("π", Fraction(1))}) | frozenset(map(Fraction, (0, 1, 90, 100, 180, 360)))
 _NEXT_WORDS = re.compile(r"\s+((?:[A-Za-z-]+\s+){0,3}[A-Za-z-]+)")
-_NO_THINGS = frozenset(
-    "is was has does as its this thus us plus minus less times equals across yes always perhaps towards makes gives".split()
-)
-_STOPS = frozenset("is are was were and or to for in on at by than with from will can then which that but".split())
-_THINGS = frozenset("people children halves vertices axes radii ones leaves dice men women mice".split())
+# Words that end the noun behind a number, many of which only look like a plural; and plurals that look like none.
+_STOPS = frozenset({
+    "is", "are", "was", "were", "has", "does", "makes", "gives", "equals", "and", "or", "but", "to", "for", "in", "on",
+    "at", "by", "than", "with", "from", "will", "can", "then", "which", "that", "this", "as", "its", "thus", "us",
+    "plus", "minus", "less", "times", "across", "yes", "always", "perhaps", "towards",
+})
+_THINGS = frozenset({"people", "children", "vertices", "radii", "dice", "men", "women", "mice"})
 _THE = re.compile(r"\b(?:the|these|those|all|any|other|first|last|middle|next|both|given)\s+\Z", re.IGNORECASE)
 _EXACTLY = re.compile(r"\b(?:only|exactly|just|precisely)\s+\Z|[=≈]\s*\Z", re.IGNORECASE)
-_OWN_NOUNS = frozenset("steps stages readings passes ways lists things numbers values".split())
+_OWN_NOUNS = frozenset(["steps", "stages", "readings", "passes", "ways", "lists", "things", "numbers", "values"])
 _REJECTS = re.compile(
     r"\b(?:not|rules?\s+out|ruled\s+out|eliminate|exclude|discard|dismiss|wrong|incorrect|neither|nor|cross\s+out|cannot"
     r"|can't|isn't|aren't|leave\s+out|drop)\b",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_STATES_BEFORE = re.compile(r"\b(?:is|are|it'?s|be|means|answer|namely|called)\s+(?:the\s+|an?\s+)?\Z|[:=]\s*\Z", re.IGNORECASE)
+_STATES_BEFORE = re.compile(
+    r"\b(?:is|are|it'?s|be|means|answer|namely|called)\s+(?:the\s+|an?\s+)?\Z|[:=]\s*\Z", re.IGNORECASE
+)
 _STATES_AFTER = re.compile(
     r"\s+(?:\w+\s+)?(?:is|are|has|have|looks?|seems?|reach(?:es)?|wins?)\s+(?:\w+\s+)?(?!other\b)"
     r"(?:\w+(?:er|est)\b|more\b|most\b|less\b|least\b|farther\b|correct\b|right\b)",
     re.IGNORECASE,
 )
-_ALSO_WORDS = frozenset("may march will mark bill grant rose miles hope".split())
+_ALSO_WORDS = frozenset(["may", "march", "will", "mark", "bill", "grant", "rose", "miles", "hope"])
 _GENERAL = re.compile(r"\b(?:an?|each|every|any)\s+(?:\w+\s+)?\w+\s+has\s+\Z", re.IGNORECASE)
 _LONE = r"(?<![\w'’]){}(?![\w'’])"
 _PLACE = re.compile(
@@ -489,9 +504,9 @@ def _announcement(hint: _Hint) -> Span | None:
     return _span(_ANNOUNCES.search(hint.text))
 
 
-def _verdict(hint: _Hint, problem: _Problem) -> Span | None:
+def _verdict(hint: _Hint, secret: _Secret) -> Span | None:
     """Yes or no, true or false, where that is the question, unless both are named or it stands behind "whether"."""
-    pair = next((pair for pair in _VERDICTS if problem.verdict in pair), ())
+    pair = next((pair for pair in _VERDICTS if secret.verdict in pair), ())
     if sum(any(True for _ in hint.tokens.find(word)) for word in pair) == 2:
         pair = tuple(word for word in pair if re.search(rf"\A\W*{word}\b[,.!]", hint.text, re.IGNORECASE))
     for word in sorted(pair):
@@ -500,21 +515,22 @@ def _verdict(hint: _Hint, problem: _Problem) -> Span | None:
             ends = _ENDS_CLAUSE.match(hint.text, end)
             if word == "yes" or (word == "no" and ends):
                 return start, end
-            if word in ("true", "false") and (ends or _BEFORE_VERDICT.search(before)) and not _OPEN_QUESTION.search(before):
+            is_stated = ends or _BEFORE_VERDICT.search(before)
+            if word in ("true", "false") and is_stated and not _OPEN_QUESTION.search(before):
                 return start, end
     return None
 
 
-def _option(hint: _Hint, problem: _Problem) -> Span | None:
+def _option(hint: _Hint, secret: _Secret) -> Span | None:
     """The letter of the right option, or its place among them ("the second option").
 
     Alone, a letter may also be an article, a pronoun or a point of the question; where all letters are named, it says
     nothing.
     """
-    n = len(problem.choices)
+    n = len(secret.choices)
     every = [chr(ord("A") + i) for i in range(n)]
     names_all = n > 1 and all(re.search(_LONE.format(letter), hint.text) for letter in every)
-    for letter in () if names_all else problem.letters:
+    for letter in () if names_all else secret.letters:
         place = ord(letter) - ord("A") + 1
         either = letter if letter in "AI" else f"[{letter}{letter.lower()}]"
         marked = (
@@ -522,7 +538,7 @@ def _option(hint: _Hint, problem: _Problem) -> Span | None:
             rf"\s*\(?{either}(?![\w'’])|\b(?i:option|choice|answer)\s*\(?{letter.lower()}(?![\w'’])"
             rf"|{_LONE.format(letter)}\s+(?:is|must\s+be)\s+(?:right|correct|true|best|the\s+(?:right|correct|best|answer))"
         )
-        is_common = letter in "AI" or re.search(rf"(?<![\w(]){letter}(?![\w).:])", problem.stem)
+        is_common = letter in "AI" or re.search(rf"(?<![\w(]){letter}(?![\w).:])", secret.stem)
         pattern = marked if is_common else f"{marked}|{_LONE.format(letter)}"
         if span := _span(_compiled(pattern).search(hint.text)):
             return span
@@ -534,7 +550,8 @@ def _option(hint: _Hint, problem: _Problem) -> Span | None:
 
 
 _OPTION_PLACE = re.compile(
-    rf"\b(?:(?P<place>{ORDINAL})|(?P<last>last|final))\s+(?:option|choice|answer|alternative|statement)s?\b", re.IGNORECASE
+    rf"\b(?:(?P<place>{ORDINAL})|(?P<last>last|final))\s+(?:option|choice|answer|alternative|statement)s?\b",
+    re.IGNORECASE,
 )
 
 
@@ -543,49 +560,49 @@ def _compiled(pattern: str) -> re.Pattern:
     return re.compile(pattern)
 
 
-def _elimination(hint: _Hint, problem: _Problem) -> Span | None:
+def _elimination(hint: _Hint, secret: _Secret) -> Span | None:
     """A sentence that rejects all options but the right one, by letter or by text."""
-    n = len(problem.choices)
-    if n < 2 or len(problem.letters) != 1 or not _REJECTS.search(hint.text):
+    n = len(secret.choices)
+    if n < 2 or len(secret.letters) != 1 or not _REJECTS.search(hint.text):
         return None
-    right = ord(problem.letters[0]) - ord("A")
+    right = ord(secret.letters[0]) - ord("A")
     for match in re.finditer(r"[^.!?\n]+", hint.text):
         sentence = match[0]
         if not _REJECTS.search(sentence):
             continue
         tokens = _Tokens(sentence)
         by_letter = [bool(re.search(_LONE.format(chr(ord("A") + i)), sentence)) for i in range(n)]
-        by_text = [any(True for _ in tokens.find(_plain(_without_article(text)))) for text in problem.choices]
+        by_text = [any(True for _ in tokens.find(_plain(_without_article(text)))) for text in secret.choices]
         for named in (by_letter, by_text):
             if not named[right] and sum(named) == n - 1:
                 return match.span()
     return None
 
 
-def _answer(hint: _Hint, problem: _Problem) -> Span | None:
+def _answer(hint: _Hint, secret: _Secret) -> Span | None:
     """An answer, or any part of one: a number by its value, anything else by its words."""
     numbers = hint.numbers
-    if not _names_all(hint, problem):
-        for wanted in problem.numbers:
-            if span := _number(hint, problem, numbers, wanted):
+    if not _names_all(hint, secret):
+        for wanted in secret.numbers:
+            if span := _number(hint, secret, numbers, wanted):
                 return span
-        for spelt, phrase in problem.phrases:
-            if span := _phrase(hint, problem, spelt, phrase):
+        for spelt, phrase in secret.phrases:
+            if span := _phrase(hint, secret, spelt, phrase):
                 return span
-    for wanted in problem.components:
-        if not _is_known(wanted, problem):
+    for wanted in secret.components:
+        if not _is_known(wanted, secret):
             for one in numbers:
                 if is_same(one, wanted) and one.values != {0} and not _is_small_count(one, hint.text):
                     return one.span
-    return _ratio(problem, numbers) or _comparison(hint, problem) or _place(hint, problem)
+    return _ratio(secret, numbers) or _comparison(hint, secret) or _place(hint, secret)
 
 
-def _number(hint: _Hint, problem: _Problem, numbers: Sequence[Number], wanted: Number) -> Span | None:
-    if _is_known(wanted, problem):
+def _number(hint: _Hint, secret: _Secret, numbers: Sequence[Number], wanted: Number) -> Span | None:
+    if _is_known(wanted, secret):
         return None
     for one in numbers:
         if is_same(one, wanted):
-            if not _is_harmless(one, hint.text, problem):
+            if not _is_harmless(one, hint.text, secret):
                 return one.span
         elif _ABOUT.search(hint.text, max(0, one.start - 16), one.start) and _is_near(one, wanted):
             return one.span
@@ -607,11 +624,11 @@ def _is_near(found: Number, wanted: Number) -> bool:
     return any(abs(size(a) - size(b)) <= 0.05 * size(b) for a in found.values for b in wanted.values)
 
 
-def _phrase(hint: _Hint, problem: _Problem, spelt: str, phrase: str) -> Span | None:
+def _phrase(hint: _Hint, secret: _Secret, spelt: str, phrase: str) -> Span | None:
     """The words of an answer; where the question holds them, only if the hint states them."""
     if len(phrase) < 2 or any(phrase in pair for pair in _VERDICTS):
         return None
-    is_known = f" {phrase} " in _joined(problem.stem)
+    is_known = f" {phrase} " in _joined(secret.stem)
     is_known = is_known or _has_siblings(hint, phrase)
     for start, end in hint.tokens.find(phrase, plural=phrase[-1:].isalpha()):
         if phrase in _ALSO_WORDS and spelt[0].isupper() and hint.text[start].islower():
@@ -633,12 +650,12 @@ def _joined(text: str) -> str:
     return _Tokens(text).joined
 
 
-def _names_all(hint: _Hint, problem: _Problem) -> bool:
+def _names_all(hint: _Hint, secret: _Secret) -> bool:
     """Whether all options are named alike: then none is pointed at."""
-    if len(problem.choices) < 2:
+    if len(secret.choices) < 2:
         return False
     values = {value for one in hint.numbers for value in one.values}
-    for choice in problem.choices:
+    for choice in secret.choices:
         number = number_of(choice)
         if number is not None and not number.values & values:
             return False
@@ -647,11 +664,11 @@ def _names_all(hint: _Hint, problem: _Problem) -> bool:
     return True
 
 
-def _ratio(problem: _Problem, numbers: Sequence[Number]) -> Span | None:
+def _ratio(secret: _Secret, numbers: Sequence[Number]) -> Span | None:
     """"3 to 4", "6:8" or "three cats for four dogs" where the answer is 3:4."""
-    pairs = [re.fullmatch(r"([0-9]{1,9})\s*(?::|\bto\b)\s*([0-9]{1,9})", spelt) for spelt, _ in problem.phrases]
+    pairs = [re.fullmatch(r"([0-9]{1,9})\s*(?::|\bto\b)\s*([0-9]{1,9})", spelt) for spelt, _ in secret.phrases]
     for above, below in ((int(pair[1]), int(pair[2])) for pair in pairs if pair):
-        for one, other in zip(numbers, numbers[1:], strict=False):
+        for one, other in pairwise(numbers):
             if any(a * below == b * above and b for a in one.values for b in other.values
                    if isinstance(a, Fraction) and isinstance(b, Fraction)):
                 return one.start, other.end
@@ -664,10 +681,10 @@ _TIMES_AS = (
 )
 
 
-def _comparison(hint: _Hint, problem: _Problem) -> Span | None:
+def _comparison(hint: _Hint, secret: _Secret) -> Span | None:
     """"twice as long" where the answer to a question of how many times is 2."""
     for times, pattern in _TIMES_AS:
-        if problem.is_counting and any(times in wanted.values for wanted in problem.numbers):
+        if secret.is_counting and any(times in wanted.values for wanted in secret.numbers):
             return _span(pattern.search(hint.text))
     return None
 
@@ -675,26 +692,26 @@ def _comparison(hint: _Hint, problem: _Problem) -> Span | None:
 _PLACE_OF = re.compile(rf"\b({ORDINAL})\s+(\w+)", re.IGNORECASE)
 
 
-def _place(hint: _Hint, problem: _Problem) -> Span | None:
+def _place(hint: _Hint, secret: _Secret) -> Span | None:
     """"the third row" where the question asks which row, and the answer is 3 or III."""
-    if not _ASKS_WHICH.search(problem.stem):
+    if not _ASKS_WHICH.search(secret.stem):
         return None
     for match in _PLACE_OF.finditer(hint.text):
         value = Fraction(ordinal_value(match[1]))
-        if match[2].lower() in _words_of(problem.stem) and any(value in wanted.values for wanted in problem.numbers):
+        if match[2].lower() in _words_of(secret.stem) and any(value in wanted.values for wanted in secret.numbers):
             return match.span()
     return None
 
 
-def _stated_result(hint: _Hint, problem: _Problem) -> Span | None:
+def _stated_result(hint: _Hint, secret: _Secret) -> Span | None:
     """A number right of "=" or of words that mean it; one from the question may stand there, unless it answers."""
     text = hint.text
-    parts = {value for part in problem.components for value in part.values if value}
-    forbidden = parts.union(*(wanted.values for wanted in problem.numbers))
+    parts = {value for part in secret.components for value in part.values if value}
+    forbidden = parts.union(*(wanted.values for wanted in secret.numbers))
     for one in hint.numbers:
         before = text[max(0, one.start - 32) : one.start]
         answers = bool(one.values & forbidden)
-        if _is_known(one, problem) and not answers:
+        if _is_known(one, secret) and not answers:
             continue
         result = _RESULT_OF.search(before) or (answers and _IS.search(before))
         if not result:
@@ -703,32 +720,32 @@ def _stated_result(hint: _Hint, problem: _Problem) -> Span | None:
             one.values & _CONSTANTS or _is_small_count(one, text) or (not one.unit and _IN_FORMULA.match(text, one.end))
         ):
             continue
-        if answers and (_is_small_count(one, text) or _is_given(before, text[one.start : one.end], problem)):
+        if answers and (_is_small_count(one, text) or _is_given(before, text[one.start : one.end], secret)):
             continue
         return one.start - len(before) + result.start(), one.end
     return None
 
 
-def _is_given(before: str, number: str, problem: _Problem) -> bool:
+def _is_given(before: str, number: str, secret: _Secret) -> bool:
     """Whether the question says it in the same words: "x = 3"."""
     name = re.search(r"(\w+)\s*=\s*\Z", before)
-    return bool(name) and f"{name[1]}={number}" in problem.stem.replace(" ", "")
+    return bool(name) and f"{name[1]}={number}" in secret.stem.replace(" ", "")
 
 
-def _intermediate(hint: _Hint, problem: _Problem, results: Sequence[Number]) -> Span | None:
+def _intermediate(hint: _Hint, secret: _Secret, results: Sequence[Number]) -> Span | None:
     """An intermediate result that the question does not hold; a small count of things is too common to mean one, but
     not two of them where counting is the question.
     """
     numbers = hint.numbers
     counts: list[Number] = []
     for wanted in results:
-        if not _is_known(wanted, problem):
+        if not _is_known(wanted, secret):
             for one in numbers:
                 if not is_same(one, wanted) or _is_general(one, hint.text):
                     continue
                 if not _is_small_count(one, hint.text):
                     return one.span
-                if problem.is_counting and all(one.values != other.values for other in counts):
+                if secret.is_counting and all(one.values != other.values for other in counts):
                     counts.append(one)
     if len(counts) < 2:
         return None
@@ -742,14 +759,14 @@ def _is_general(one: Number, text: str) -> bool:
     )
 
 
-def _is_harmless(one: Number, text: str, problem: _Problem) -> bool:
+def _is_harmless(one: Number, text: str, secret: _Secret) -> bool:
     """Whether a number, equal to the answer, means something else: "the two triangles" where nothing is counted."""
     if not _is_small_count(one, text):
         return False
-    if not problem.is_counting:
+    if not secret.is_counting:
         return True
     words = _next_words(text, one.end)
-    return any(word in _OWN_NOUNS and word not in _words_of(problem.stem) for word in words)
+    return any(word in _OWN_NOUNS and word not in _words_of(secret.stem) for word in words)
 
 
 def _is_small_count(one: Number, text: str) -> bool:
@@ -772,7 +789,7 @@ def _next_words(text: str, end: int) -> list[str]:
     match = _NEXT_WORDS.match(text, end)
     words = []
     for word in match[1].lower().split() if match else ():
-        if word in _STOPS or word in _NO_THINGS:
+        if word in _STOPS:
             break
         words.append(word)
         if word[-1] == "s":

@@ -69,7 +69,8 @@ def _units() -> dict[str, Unit]:
     def add(dimension: str, factor, *names: str) -> None:
         found.update({name: Unit(dimension, Fraction(factor)) for name in names})
 
-    for prefix, short, factor in (("", "", "1"), ("kilo", "k", "1000"), ("centi", "c", "0.01"), ("milli", "m", "0.001")):
+    prefixes = (("", "", "1"), ("kilo", "k", "1000"), ("centi", "c", "0.01"), ("milli", "m", "0.001"))
+    for prefix, short, factor in prefixes:
         for stem in ("metre", "meter"):
             add("length", factor, f"{short}m", f"{prefix}{stem}", f"{prefix}{stem}s")
         for stem in ("litre", "liter"):
@@ -142,8 +143,8 @@ _NUMBER = re.compile(
     | \b (?P<words> (?: {_SMALL} | (?:hundred|thousand)\b (?: [\s-]+ (?:and\s+)? {_SMALL} )? )
          (?: [\s-]+ (?:hundred|thousand)\b (?: [\s-]+ (?:and\s+)? {_SMALL} )? )* )
       (?: [\s-]+ (?P<part>{_PART})s? \b )?
-    | \b (?: an?\s+ (?P<one_part>half|quarter|(?:third|fourth|fifth|sixth|eighth|tenth)(?=\s+of\b|[,.;)]|\Z)) | (?P<half>half)
-             (?=\s+(?:of|as)\b) | (?P<a_dozen>dozen) ) \b
+    | \b (?: an?\s+ (?P<one_part>half|quarter|(?:third|fourth|fifth|sixth|eighth|tenth)(?=\s+of\b|[,.;)]|\Z))
+          | (?P<half>half) (?=\s+(?:of|as)\b) | (?P<a_dozen>dozen) ) \b
     | \b (?P<an_hour>an?) (?=\s+[a-z]{{1,9}}\s+and\s+an?\s+(?:half|quarter)\b)
     | \b (?P<a_single>an?\s+single) \b | \b (?P<none>none) \b | \b(?P<a_pair>a\s+(?:pair|couple))\s+of\b
     | (?P<vulgar>[{_VULGAR}]) | {_FRAC}
@@ -154,7 +155,9 @@ _NUMBER = re.compile(
 )
 # Where a number may begin; the pattern above is tried there alone.
 _BEGINS = re.compile(rf"([A-Za-z]+)|\.?[0-9][0-9.]*|[\\√π{_VULGAR}]")
-_FIRST_WORDS = {*_WORD_VALUES, "hundred", "thousand", "a", "an", "half", "dozen", "none", "pi", "sqrt", "root", "square"}
+_FIRST_WORDS = {
+    *_WORD_VALUES, "hundred", "thousand", "a", "an", "half", "dozen", "none", "pi", "sqrt", "root", "square",
+}
 _MIXED = re.compile(
     rf"\s+(?P<over>[0-9]{{1,3}}/[0-9]{{1,3}})(?![0-9])|\s?(?P<vulgar>[{_VULGAR}])|\s?{_FRAC}"
     rf"|\s+and\s+(?:an?\s+|(?P<times>{_SMALL})[\s-]+)(?P<part>{_PART})s?\b",
@@ -230,7 +233,7 @@ def _may_begin(word: str) -> bool:
 
 
 def _read(match: re.Match, text: str) -> Number | None:
-    start, end, kind = match.start(), match.end(), match.lastgroup
+    start, end = match.span()
     decimals, is_fraction, more = 0, False, set()
     if digits := match["digits"]:
         plain = re.sub(rf"[,{_SPACE}'’]", "", digits)
@@ -343,10 +346,12 @@ def _joined(first: Number, second: Number, text: str) -> Number | None:
     elif first.unit and second.unit and first.unit.dimension == second.unit.dimension \
             and first.unit.factor > second.unit.factor and _AND_THEN.fullmatch(text, first.end, second.start):
         value, unit = one * first.unit.factor / second.unit.factor + other, second.unit
-    elif (word := _JOINS.fullmatch(text, first.end, second.start)) and (verb := _VERB.search(text[max(0, first.start - 12) : first.start])):
-        if word[1].lower() not in _TASKS[verb[1].lower()][0]:
+    elif (word := _JOINS.fullmatch(text, first.end, second.start)) \
+            and (verb := _VERB.search(text[max(0, first.start - 12) : first.start])):
+        words, operation = _TASKS[verb[1].lower()]
+        if word[1].lower() not in words:
             return None
-        value = abs(_TASKS[verb[1].lower()][1](one, other))
+        value = abs(operation(one, other))
     else:
         return None
     return Number(frozenset({value}), first.start, second.end, unit, 0, is_fraction, (first, second))

@@ -1,4 +1,4 @@
-"""What a worked solution finds on its way: the numbers that a hint must not hold, because little is left beside them."""
+"""What a worked solution finds on its way: numbers that a hint must not hold, because little is left beside them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _decisive(solution: str, question: str) -> tuple[str, ...]:
     known = numbers_in(question)
     known_values: set[Value] = set()
     last_sign = max(solution.rfind(sign) for sign in "=≈→")
-    last_sentence = max(solution.rfind(end, 0, last_sign) for end in (". ", ";", "\n")) if last_sign > 0 else len(solution)
+    ends = (". ", ";", "\n")
+    last_sentence = max(solution.rfind(end, 0, last_sign) for end in ends) if last_sign > 0 else len(solution)
     is_result, end = False, 0
     results: dict[str, None] = {}
     for number in (one for one in numbers_in(solution) if not one.terms):
