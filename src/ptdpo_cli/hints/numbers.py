@@ -144,7 +144,7 @@ _NUMBER = re.compile(
          (?: [\s-]+ (?:hundred|thousand)\b (?: [\s-]+ (?:and\s+)? {_SMALL} )? )* )
       (?: [\s-]+ (?P<part>{_PART})s? \b )?
     | \b (?: an?\s+ (?P<one_part>half|quarter|(?:third|fourth|fifth|sixth|eighth|tenth)(?=\s+of\b|[,.;)]|\Z))
-          | (?P<half>half) (?=\s+(?:of|as)\b) | (?P<a_dozen>dozen) ) \b
+          | (?P<half>half) (?=\s+(?:of|as)\b) | (?P<a_dozen>dozen) ) \b (?!-)
     | \b (?P<an_hour>an?) (?=\s+[a-z]{{1,9}}\s+and\s+an?\s+(?:half|quarter)\b)
     | \b (?P<a_single>an?\s+single) \b | \b (?P<none>none) \b | \b(?P<a_pair>a\s+(?:pair|couple))\s+of\b
     | (?P<vulgar>[{_VULGAR}]) | {_FRAC}
