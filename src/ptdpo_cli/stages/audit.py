@@ -323,10 +323,10 @@ def render_audit(result: dict, console: Console) -> None:
     """The rates as tables, an example of each reason with the tell-tale words marked, and the probe."""
     n, refused = result["audited"], result["refused"]
     console.print(Text(f"{refused:,} of {n:,} hints refused{_percent(refused, n)}", style="bold"))
-    for count, what in ((result["refused_now"], "had passed when they were made"),
-                        (result["passed_now"], "pass now that had been refused")):
-        if count:
-            console.print(Text(f"{count:,} of them {what}" if "passed" in what else f"{count:,} {what}"))
+    if result["refused_now"]:
+        console.print(f"{result['refused_now']:,} of them had passed when they were made")
+    if result["passed_now"]:
+        console.print(f"{result['passed_now']:,} pass now that had been refused")
     if result["reasons"]:
         table = new_table("reason", "hints", f"of {n:,}")
         for row in result["reasons"]:
