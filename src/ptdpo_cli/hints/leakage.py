@@ -177,9 +177,7 @@ def _plain(text: str) -> str:
 
 _MARKER = re.compile(r"(?:\A|[\n.!?;:])\s*\(?([0-9]{1,2})[.)]\s+(?=\S)")
 _LABEL = re.compile(
-    r"\b(step|fig(?:ure)?|part|panel|question|hint|rule|case|equation|stage)s?\.?\s+\(?([0-9]{1,2}\b|one\b|two\b|three\b"
-    r"|four\b|five\b|six\b)",
-    re.IGNORECASE,
+    r"\b(step|fig(?:ure)?|part|panel|question|hint|rule|case|equation|stage)s?\.?\s+\(?\Z", re.IGNORECASE
 )
 
 
@@ -209,9 +207,10 @@ class _Hint:
         markers = list(_MARKER.finditer(self.text))
         in_turn = len(markers) > 1 and [int(one[1]) for one in markers] == list(range(1, len(markers) + 1))
         labels = {one.start(1) for one in markers} if in_turn else set()
-        labels |= {
-            one.start(2) for one in _LABEL.finditer(self.text) if one[1].lower() not in _words_of(self._secret.stem)
-        }
+        for one in found:
+            label = _LABEL.search(self.text[max(0, one.start - 12) : one.start])
+            if label and label[1].lower() not in _words_of(self._secret.stem):
+                labels.add(one.start)
         return [
             one for one in found
             if one.start not in labels and not (one.terms and all(_is_known(term, self._secret) for term in one.terms))
@@ -501,6 +500,9 @@ def _repetition(hint: _Hint) -> Span | None:
 
 
 def _announcement(hint: _Hint) -> Span | None:
+    lower = hint.text.lower()
+    if not any(word in lower for word in ("boxed", "answer", "solution", "choice", "option", "result", "we ")):
+        return None     # most hints: this is quicker than the search
     return _span(_ANNOUNCES.search(hint.text))
 
 

@@ -158,6 +158,8 @@ _BEGINS = re.compile(rf"([A-Za-z]+)|\.?[0-9][0-9.]*|[\\√π{_VULGAR}]")
 _FIRST_WORDS = {
     *_WORD_VALUES, "hundred", "thousand", "a", "an", "half", "dozen", "none", "pi", "sqrt", "root", "square",
 }
+_ROMAN_ENDS = {first + last for first in _ROMAN for last in _ROMAN}
+_ENDS_PLAINLY = re.compile(r"(?:[.,;:?!]?(?:\s(?=[A-Z(])|\Z)|[.;:?!]\s)")     # nothing behind it can belong to a number
 _MIXED = re.compile(
     rf"\s+(?P<over>[0-9]{{1,3}}/[0-9]{{1,3}})(?![0-9])|\s?(?P<vulgar>[{_VULGAR}])|\s?{_FRAC}"
     rf"|\s+and\s+(?:an?\s+|(?P<times>{_SMALL})[\s-]+)(?P<part>{_PART})s?\b",
@@ -213,7 +215,9 @@ def numbers_in(text: str) -> tuple[Number, ...]:
     end = 0
     for candidate in _BEGINS.finditer(text):
         start = candidate.start()
-        if start < end or (candidate[1] and not _may_begin(candidate[1])):
+        if start < end:
+            continue
+        if (word := candidate[1]) and word.lower() not in _FIRST_WORDS and word[0] + word[-1] not in _ROMAN_ENDS:
             continue
         match = _NUMBER.match(text, start)
         if match is None:
@@ -228,18 +232,17 @@ def numbers_in(text: str) -> tuple[Number, ...]:
     return tuple(found)
 
 
-def _may_begin(word: str) -> bool:
-    return word.lower() in _FIRST_WORDS or (word[0] in _ROMAN and word[-1] in _ROMAN)
-
-
 def _read(match: re.Match, text: str) -> Number | None:
     start, end = match.span()
     decimals, is_fraction, more = 0, False, set()
     if digits := match["digits"]:
-        plain = re.sub(rf"[,{_SPACE}'’]", "", digits)
-        if len(plain) > _MAX_DIGITS:
+        if len(digits) > _MAX_DIGITS:
             return None
-        value = Fraction(plain)
+        if digits.isdigit() and match.end("digits") == end and text[start - 1 : start] not in _CURRENCIES \
+                and _ENDS_PLAINLY.match(text, end):
+            return Number(frozenset({Fraction(int(digits))}), start, end)
+        plain = digits if digits.isdigit() else re.sub(rf"[,{_SPACE}'’]", "", digits)
+        value = Fraction(int(plain)) if digits.isdigit() else Fraction(plain)
         decimals = len(plain.partition(".")[2])
         if plain != digits:     # "1, 234" may also be two numbers, but "12 000" is meant as one
             more.add(Fraction(re.match(r"[0-9]+", digits)[0]))

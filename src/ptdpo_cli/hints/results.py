@@ -38,7 +38,8 @@ def decisive_results(solution: str | None, question: str = "") -> tuple[str, ...
 @lru_cache(maxsize=1024)
 def _decisive(solution: str, question: str) -> tuple[str, ...]:
     known = numbers_in(question)
-    known_values: set[Value] = set()
+    known_values: set[Value] = set().union(*(number.values for number in known))
+    known = [number for number in known if number.unit or number.decimals]
     last_sign = max(solution.rfind(sign) for sign in "=≈→")
     ends = (". ", ";", "\n")
     last_sentence = max(solution.rfind(end, 0, last_sign) for end in ends) if last_sign > 0 else len(solution)
