@@ -363,9 +363,8 @@ def _with_radians(number: Number) -> Number:
     """An angle in degrees also as its multiple of π."""
     if number.unit is None or number.unit.dimension != "angle":
         return number
-    return number._replace(
-        values=number.values | {("π", value / 180) for value in number.values if isinstance(value, Fraction) and value}
-    )
+    degrees = [value for value in number.values if not isinstance(value, tuple) and value]
+    return number._replace(values=number.values | {("π", Fraction(value) / 180) for value in degrees})
 
 
 def _asked_unit(stem: str) -> Unit | None:
@@ -672,7 +671,7 @@ def _ratio(secret: _Secret, numbers: Sequence[Number]) -> Span | None:
     for above, below in ((int(pair[1]), int(pair[2])) for pair in pairs if pair):
         for one, other in pairwise(numbers):
             if any(a * below == b * above and b for a in one.values for b in other.values
-                   if isinstance(a, Fraction) and isinstance(b, Fraction)):
+                   if not isinstance(a, tuple) and not isinstance(b, tuple)):
                 return one.start, other.end
     return None
 
@@ -757,7 +756,7 @@ def _intermediate(hint: _Hint, secret: _Secret, results: Sequence[Number]) -> Sp
 def _is_general(one: Number, text: str) -> bool:
     """"a cube has six faces": what holds for all of a kind."""
     return bool(_GENERAL.search(text[max(0, one.start - 40) : one.start])) and all(
-        isinstance(value, Fraction) and value <= 12 for value in one.values
+        not isinstance(value, tuple) and value <= 12 for value in one.values
     )
 
 
@@ -773,7 +772,7 @@ def _is_harmless(one: Number, text: str, secret: _Secret) -> bool:
 
 def _is_small_count(one: Number, text: str) -> bool:
     """Up to four things ("the two bars", "the other three"), however they are spelt."""
-    if one.unit or one.is_fraction or not all(isinstance(value, Fraction) and 1 <= value <= 4 for value in one.values):
+    if one.unit or one.is_fraction or not all(not isinstance(value, tuple) and 1 <= value <= 4 for value in one.values):
         return False
     before = text[max(0, one.start - 16) : one.start]
     if _EXACTLY.search(before):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 Span = tuple[int, int]
 # A rational number; or ("π", q) for q·π, or ("√", q) for the root of q. Two spellings of one number are equal.
-Value = Fraction | tuple[str, Fraction]
+Value = int | Fraction | tuple[str, Fraction]
 
 
 class Unit(NamedTuple):
@@ -240,7 +240,7 @@ def _read(match: re.Match, text: str) -> Number | None:
             return None
         if digits.isdigit() and match.end("digits") == end and text[start - 1 : start] not in _CURRENCIES \
                 and _ENDS_PLAINLY.match(text, end):
-            return Number(frozenset({Fraction(int(digits))}), start, end)
+            return Number(frozenset({int(digits)}), start, end)
         plain = digits if digits.isdigit() else re.sub(rf"[,{_SPACE}'’]", "", digits)
         value = Fraction(int(plain)) if digits.isdigit() else Fraction(plain)
         decimals = len(plain.partition(".")[2])
@@ -336,14 +336,14 @@ def _joined(first: Number, second: Number, text: str) -> Number | None:
     """What two neighbours make: "3 of the 4" a fraction, "42 − 24" a difference, "2 h 15 min" a time."""
     if second.start - first.end > 16:
         return None
-    one, other = (next((v for v in number.values if isinstance(v, Fraction)), None) for number in (first, second))
+    one, other = (next((v for v in number.values if not isinstance(v, tuple)), None) for number in (first, second))
     if one is None or not other:
         return None
     unit, is_fraction = None, False
     if _OF.fullmatch(text, first.end, second.start):
         if one > other:
             return None
-        value, is_fraction = one / other, True
+        value, is_fraction = Fraction(one) / other, True
     elif sign := _OPERATOR.fullmatch(text, first.end, second.start):
         value = abs(_OPERATIONS[sign["sign"].lower().strip("\\ ")](one, other))
     elif first.unit and second.unit and first.unit.dimension == second.unit.dimension \
@@ -354,7 +354,7 @@ def _joined(first: Number, second: Number, text: str) -> Number | None:
         words, operation = _TASKS[verb[1].lower()]
         if word[1].lower() not in words:
             return None
-        value = abs(operation(one, other))
+        value = abs(operation(Fraction(one), other))
     else:
         return None
     return Number(frozenset({value}), first.start, second.end, unit, 0, is_fraction, (first, second))
@@ -391,7 +391,7 @@ def _fraction_of(mixed: re.Match) -> Fraction:
     if mixed["part"]:
         return Fraction(_word_value(mixed["times"]) if mixed["times"] else 1, _PARTS[mixed["part"].lower()])
     number = _latex_fraction(mixed, 0, 0)
-    return next((v for v in number.values if isinstance(v, Fraction)), Fraction(0)) if number else Fraction(0)
+    return next((v for v in number.values if not isinstance(v, tuple)), Fraction(0)) if number else Fraction(0)
 
 
 def _latex_fraction(match: re.Match, start: int, end: int) -> Number | None:
@@ -404,8 +404,8 @@ def _latex_fraction(match: re.Match, start: int, end: int) -> Number | None:
 
 
 def _divided(value: Value, below: int) -> Value:
-    if isinstance(value, Fraction):
-        return value / below
+    if not isinstance(value, tuple):
+        return Fraction(value) / below
     sign, inside = value
     return sign, inside / (below if sign == "π" else below**2)
 
@@ -441,7 +441,7 @@ def ordinal_value(word: str) -> int:
 
 def is_same(found: Number, wanted: Number) -> bool:
     """Whether two numbers are equal: by value, in another unit, or one as the other rounded."""
-    if found.values & wanted.values:
+    if not found.values.isdisjoint(wanted.values):
         return True
     if found.unit and wanted.unit and _scaled(found) & _scaled(wanted):
         return True
@@ -451,7 +451,7 @@ def is_same(found: Number, wanted: Number) -> bool:
 def _scaled(number: Number) -> set[tuple[str, Fraction]]:
     """The number in the first unit of its dimension."""
     dimension, factor = number.unit
-    return {(dimension, value * factor) for value in number.values if isinstance(value, Fraction)}
+    return {(dimension, value * factor) for value in number.values if not isinstance(value, tuple)}
 
 
 def _is_rounded(short: Number, exact: Number) -> bool:
@@ -459,7 +459,7 @@ def _is_rounded(short: Number, exact: Number) -> bool:
     if not short.decimals or short.is_fraction:
         return False
     for value in short.values:
-        if isinstance(value, Fraction) and (short.decimals >= 2 or value >= 10):
+        if not isinstance(value, tuple) and (short.decimals >= 2 or value >= 10):
             allowed = Fraction(1, 2) / 10**short.decimals
             if any(abs(size(other) - float(value)) <= allowed and size(other) > allowed for other in exact.values):
                 return True
@@ -469,7 +469,7 @@ def _is_rounded(short: Number, exact: Number) -> bool:
 def size(value: Value) -> float:
     """The value as a float; infinite where it is too large for one."""
     try:
-        if isinstance(value, Fraction):
+        if not isinstance(value, tuple):
             return float(value)
         return math.pi * float(value[1]) if value[0] == "π" else math.sqrt(value[1])
     except OverflowError:
