@@ -163,20 +163,26 @@ def judged_cases() -> list[tuple[str, str, Problem, str]]:
 
 
 def test_the_judged_cases():
-    """At least 99 % of the leaks are caught, and at most 3 % of the innocents refused; the misses are printed."""
-    refused, totals = Counter(), Counter()
+    """At least 99 % of the leaks are caught, and at most 3 % of the innocents refused; the misses are printed.
+
+    Today there are none. Who adds a case that the rules judge wrong, or a rule that costs one, writes its hint here.
+    """
+    known_misses: set[str] = set()
+    refused, totals, misses = Counter(), Counter(), set()
     for verdict, hint, problem, note in judged_cases():
         leak = leak_of(hint, problem)
         totals[verdict] += 1
         refused[verdict] += leak is not None
         if (leak is not None) != (verdict == "leak"):
             reason = leak and (leak.reason, hint[slice(*leak.span)])
+            misses |= {hint} if verdict != "beyond" else set()
             print(f"{verdict}: {hint!r} answer {problem.answer!r} ({note}): {reason}")
     print({verdict: f"{refused[verdict]} of {n} refused" for verdict, n in totals.items()})
     assert totals.keys() == {"leak", "ok", "beyond"}
     assert totals["leak"] + totals["ok"] >= 300 and min(totals["leak"], totals["ok"]) >= 120
     assert refused["leak"] >= 0.99 * totals["leak"]
     assert refused["ok"] <= 0.03 * totals["ok"]
+    assert misses == known_misses
 
 
 def test_every_case_stands_there_once_and_marks_what_the_hint_holds():
@@ -201,7 +207,7 @@ SAME = [
     ("12 cm", "0.12 m · 120 mm · 12cm · 12 centimetres · 12 centimeters"),
     ("90 minutes", "1.5 hours · an hour and a half · 1 h 30 min · 90 min"),
     ("240 cm^2", "240 cm² · 240 square centimetres · 0.024 m² · 0.024 square metres"),
-    ("90 km/h", "25 m/s · 90 kilometres an hour"),
+    ("90 km/h", "25 m/s · 25 metres per second · 1.5 km/min · 90 kilometres an hour"),
     ("$18", "1800 cents · 18 dollars · $18.00"),
     ("1250000", "1.25 million · 1,250,000 · 1 250 000 · one and a quarter million"),
     ("207", "two hundred and seven · two hundred seven · 207.0"),
