@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import eq
 
 from ptdpo_cli.artifacts.schemas import Problem
@@ -68,7 +68,7 @@ def find_leak(
     secret = _secret(question, answer, tuple(choices))
     hint = _Hint(hint_text, secret)
     if len(hint.words) > MAX_WORDS:
-        return Leak(f"the hint is longer than {MAX_WORDS} words", (hint.words[MAX_WORDS].start(), len(hint_text)))
+        return Leak(f"the hint is longer than {MAX_WORDS} words", (hint.word_span(MAX_WORDS)[0], len(hint_text)))
     results = _numeric(steps_results)
     checks = (
         ("the hint repeats itself", lambda: _repetition(hint)),
@@ -192,8 +192,11 @@ class _Hint:
         self._secret = secret
 
     @cached_property
-    def words(self) -> list[re.Match]:
-        return list(_WORD.finditer(self.text))
+    def words(self) -> list[str]:
+        return list(map(str.lower, _WORD.findall(self.text)))
+
+    def word_span(self, number: int) -> Span:
+        return next(islice(_WORD.finditer(self.text), number, None)).span()
 
     @cached_property
     def tokens(self) -> _Tokens:
@@ -481,11 +484,11 @@ def _nothing(hint: _Hint) -> Span | None:
 
 def _repetition(hint: _Hint) -> Span | None:
     """One to eight words four times in a row, a sentence three times, or one character sixteen times."""
-    words = [match[0].lower() for match in hint.words]
+    words = hint.words
     for period in range(1, 9):
         is_same_as_before = bytes(map(eq, words, words[period:]))
         if (at := is_same_as_before.find(b"\1" * 3 * period)) >= 0:
-            return hint.words[at].start(), hint.words[at + 4 * period - 1].end()
+            return hint.word_span(at)[0], hint.word_span(at + 4 * period - 1)[1]
     if len(set(words)) <= 0.5 * len(words):
         seen: dict[str, int] = {}
         start = 0
