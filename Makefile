@@ -5,10 +5,11 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # One thread: these matrices are small, and results must repeat bit for bit.
 SLURM_PACKAGES := slurm-wlm slurm-client munge
+BROWSER_PACKAGES := chromium chromium-driver
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-vllm test-slurm bench bench-vllm bench-gpu evidence evidence-hints docs clean
+.PHONY: help venv demo test test-slow test-vllm test-slurm test-browser bench bench-vllm bench-gpu bench-page evidence evidence-hints docs clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -20,7 +21,7 @@ demo: .venv/demo        ## PTD-PO against GRPO in minutes, on a laptop: runs/dem
 
 test: .venv/dev        ## ruff and the tests but for the slow ones
 	$(BIN)/ruff check src tests
-	$(TEST) -m "not slow and not slurm and not vllm"
+	$(TEST) -m "not slow and not slurm and not vllm and not browser"
 
 test-slow: .venv/dev        ## the slow tests alone
 	$(TEST) -m slow
@@ -33,6 +34,15 @@ slurm-packages:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES); \
 	else echo "no slurmctld: install Slurm, on Debian with 'apt-get install $(SLURM_PACKAGES)'" >&2; exit 1; fi
+
+test-browser: .venv/dev .venv/browser        ## the page of hints in a headless Chromium, which it installs (Debian, root)
+	@command -v chromedriver >/dev/null || $(MAKE) -s browser-packages
+	$(TEST) -m browser
+
+browser-packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(BROWSER_PACKAGES); \
+	else echo "no chromedriver: install Chromium, on Debian with 'apt-get install $(BROWSER_PACKAGES)'" >&2; exit 1; fi
 
 test-vllm: .venv-vllm/ready        ## the real vLLM engine on a CPU, in .venv-vllm (2 GB; first time minutes)
 	PYTHONPATH=tests/with_vllm/aid HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \
@@ -56,6 +66,9 @@ bench-vllm: .venv-vllm/ready        ## both engines on a CPU: agreement and spee
 bench-gpu: .venv/dev        ## the chain on a CUDA device: agreement with the CPU, tokens/s, memory: benchmarks/results
 	$(BIN)/python benchmarks/gpu.py
 
+bench-page: .venv/dev .venv/browser        ## the page of 1,000 hints, written and opened in Chromium: benchmarks/results
+	$(BIN)/python benchmarks/hints_page.py
+
 evidence: .venv/dev        ## five seeds, controls, intervals (about 40 minutes): docs/results/tiny.md
 	$(BIN)/python benchmarks/tiny_evidence.py
 
@@ -74,7 +87,7 @@ clean:        ## caches and build folders; not .venv*, not runs
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # Stamps, named after the extra. What is in .venv already, say a CPU build of torch, stays as it is.
-.venv/dev .venv/demo: .venv/%: pyproject.toml | .venv/bin/python
+.venv/dev .venv/demo .venv/browser: .venv/%: pyproject.toml | .venv/bin/python
 	$(INSTALL) -e '.[$*]'
 	@touch $@
 

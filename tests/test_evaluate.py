@@ -112,6 +112,13 @@ def test_categories_have_their_own_figures():
     assert categories["y"]["unjudged"] == pytest.approx(1 / 4)
 
 
+def test_pass_at_k_stands_in_the_order_of_k():
+    """Also where it comes from a manifest, whose keys are sorted by spelling: 1, 16, 2, …"""
+    summary = summarise(ROWS, RECIPE)
+    summary["sampled"]["pass_at_k"] = {"1": 0.1, "16": 0.5, "2": 0.2, "4": 0.3, "8": 0.4}
+    assert "pass@k, sampled: 1: 0.100, 2: 0.200, 4: 0.300, 8: 0.400, 16: 0.500" in shown(summary)
+
+
 def test_the_tables_of_one_benchmark():
     text = shown(summarise(ROWS, RECIPE))
     for line in (

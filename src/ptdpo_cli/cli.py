@@ -937,6 +937,7 @@ def score_hints(
     recipe: RecipeFile = None,
     overrides: Set = None,
     limit: Limit = None,
+    shard: Shard = None,
     as_json: Json = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -947,17 +948,25 @@ def score_hints(
     Example: `ptdpo hints score runs/tiny/hints --n 8 --out utility.png`
     """
     loaded, hints = _hints_and_recipe(path, recipe, overrides, quiet, verbose)
+    part = _by_copies(loaded, _part(shard))
+    from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.show import run_of
-    from ptdpo_cli.stages.utility import draw_utility, make_utility, plan_utility, render_utility
+    from ptdpo_cli.stages.utility import make_utility, plan_utility
+    from ptdpo_cli.stages.utility_summary import draw_utility, render_utility
+    from ptdpo_cli.stages.workspace import require_same_problems
 
-    work = _workspace(loaded, run_of(hints), force)
-    plan = plan_utility(loaded, work.run, hints, work.reference, samples=samples, limit=limit)
-    make = partial(make_utility, loaded, plan, hints, work.reference)
-    utility, done = _make(work, plan, None, make, force=force)
-    summary = utility.manifest.extra["summary"]
-    if not quiet:
+    work = _workspace(loaded, run_of(hints), force and part is None)
+    require_same_problems(hints, work.problems)
+    reference = work.reference
+    plan = plan_utility(loaded, work.run, hints, reference.hashes, samples=samples, limit=limit)
+    book = work.book(reference, work.problems, hints)
+    make = partial(make_utility, loaded, plan, book, open_engine(loaded, reference), reference)
+    utility, done = _make(work, plan, part, make, force=force)
+    _say_skipped(utility.manifest.counts, "problems")
+    summary = utility.manifest.extra.get("summary")     # a part has none
+    if summary and not quiet:
         render_utility(summary, console.messages)
-    picture = str(draw_utility(summary, out)) if out is not None else None
+    picture = str(draw_utility(summary, out)) if summary and out is not None else None
     _report(utility, done_before=done, as_json=as_json, summary=summary, picture=picture)
 
 
@@ -978,7 +987,8 @@ def show_hints(
     from ptdpo_cli.artifacts.store import Artifact
     from ptdpo_cli.stages.hints_page import write_page
 
-    result = write_page(Artifact.open(path, kind="hints"), out, sheet=sheet, limit=limit)
+    with console.bar("hints show") as progress:
+        result = write_page(Artifact.open(path, kind="hints"), out, sheet=sheet, limit=limit, progress=progress)
     console.emit(result, as_json=as_json, line=result["page"])
 
 

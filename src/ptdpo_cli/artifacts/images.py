@@ -96,16 +96,16 @@ class StoredImages(Sequence[bytes]):
     """
 
     def __init__(self, names: Sequence[str], images: Mapping[str, bytes] | ImageReader):
-        self._names = tuple(names)
+        self.names = tuple(names)       # sha256
         self._images = images
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return tuple(self._images[name] for name in self._names[index])
-        return self._images[self._names[index]]
+            return tuple(self._images[name] for name in self.names[index])
+        return self._images[self.names[index]]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)

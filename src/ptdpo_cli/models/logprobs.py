@@ -191,11 +191,61 @@ def score_responses(
                 temperature=temperature,
                 logits_per_chunk=logits_per_chunk,
             )
-        columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
-        ends = np.cumsum([lengths[i] for i in indices])[:-1]
-        for index, row in zip(indices, zip(*(np.split(c, ends) for c in columns), strict=True), strict=True):
+        for index, row in zip(indices, _by_response(parts, [lengths[i] for i in indices]), strict=True):
             results[index] = row
     return results
+
+
+@torch.no_grad()
+def contrast_responses(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    others: Sequence[Prompt],
+    responses: Sequence[np.ndarray],
+    contrast: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]],
+    *,
+    temperature: float,
+    tokens_per_batch: int,
+    logits_per_chunk: int,
+    guard: Callable[[int, int], AbstractContextManager] = _unguarded,
+) -> list[tuple[np.ndarray, ...]]:
+    """`contrast(logits_nV, other_logits_nV, ids_n)` over every token of responses that are read below either prompt,
+    without gradient -> its results per response.
+
+    The two forwards come one after the other, and a chunk's logits are made from the hidden states of both: together
+    they hold at most `logits_per_chunk` numbers.
+    """
+    results: list = [None] * len(responses)
+    lengths = [len(response) for response in responses]
+    longer = [max(pair, key=len) for pair in zip(prompts, others, strict=True)]
+    settings = {"media_ids": policy.media_ids, "temperature": temperature}
+    vocabulary = policy.model.config.get_text_config().vocab_size
+    for indices in in_token_batches(longer, lengths, tokens_per_batch):
+        longest = max(len(longer[i]) for i in indices) + max(lengths[i] for i in indices)
+        with guard(len(indices), longest):
+            hidden = []
+            for side in (prompts, others):
+                batch = build_batch(
+                    policy.model,
+                    [side[i] for i in indices],
+                    [responses[i] for i in indices],
+                    pad_id=policy.tokenizer.pad_token_id,
+                )
+                hidden.append(response_hidden(policy.model, batch))
+            ids_N, parts = batch.response_ids_N, []
+            for where in chunks(len(ids_N), vocabulary, logits_per_chunk // 2):
+                logits = (response_logits(policy.model, hidden_NH[where], **settings) for hidden_NH in hidden)
+                parts.append(contrast(*logits, ids_N[where]))
+        for index, row in zip(indices, _by_response(parts, [lengths[i] for i in indices]), strict=True):
+            results[index] = row
+    return results
+
+
+def _by_response(parts: list[tuple[torch.Tensor, ...]], lengths: Sequence[int]) -> list[tuple[np.ndarray, ...]]:
+    """The results of a batch's chunks, cut again where its responses end."""
+    columns = [_stack([part[c].cpu().numpy() for part in parts]) for c in range(len(parts[0]))]
+    ends = np.cumsum(lengths)[:-1]
+    return list(zip(*(np.split(column, ends) for column in columns), strict=True))
 
 
 def response_logprobs(

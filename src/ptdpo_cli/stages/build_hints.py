@@ -151,6 +151,10 @@ def _open_source(name: str, recipe: Recipe, run: Path, reference: Callable[[], P
         return each(lambda problem: Draft(fault="a control without hints"))
     if name == "generic":
         return each(lambda problem: Draft(text=settings.generic))
+    if name == "attention":
+        from ptdpo_cli.stages.attention_hints import attention_source
+
+        return attention_source(recipe, reference())
     if name in ("solution", "answer", "rationale"):
         return each(getattr(privileged, f"draft_from_{name}"))
     raise UsageError(f"the source {name} is not built yet")
@@ -178,7 +182,7 @@ def read_hints(artifact: Artifact) -> dict[str, Hint]:
     return {row["problem_id"]: hint_from_row(row) for row in table.to_pylist() if row["hint"] is not None}
 
 
-def hint_from_row(row: dict) -> Hint:
+def hint_from_row(row: dict, maps: Sequence[np.ndarray] = ()) -> Hint:
     return Hint(
         row["problem_id"],
         row["hint"],
@@ -195,13 +199,14 @@ def hint_from_row(row: dict) -> Hint:
             Salient(one["image"], one["label"], tuple(one["box"]), one["score"]) for one in row["regions"] or ()
         ),
         cost=Cost(row["expert"] or "", row["requests"], row["prompt_tokens"], row["completion_tokens"]),
+        maps=tuple(maps),
     )
 
 
-def read_maps(artifact: Artifact) -> dict[str, list[np.ndarray]]:
-    """problem_id -> map_HW of each picture, for the problems whose hints have maps."""
+def read_maps(artifact: Artifact, *, shards: Sequence[int] | None = None) -> dict[str, list[np.ndarray]]:
+    """problem_id -> map_HW of each picture, for the problems whose hints have maps; of all shards, or of some."""
     found: dict[str, list[np.ndarray]] = {}
-    for shard in range(artifact.shards()):
+    for shard in range(artifact.shards()) if shards is None else shards:
         if not any(file.path == f"hints-{shard:05d}.safetensors" for file in artifact.manifest.files):
             continue
         ids = artifact.shard_table("hints", shard)["problem_id"].to_pylist()

@@ -125,6 +125,10 @@ def _extra(writer: Writer, first: Manifest) -> dict:
         recipe = Recipe.model_validate({"seed": first.seed, "eval": first.section["eval"]})
         rows = writer.read_table("evals").to_pylist()
         extra |= {"summary": summarise(rows, recipe), **judge_identity(first.section, rows)}
+    if first.kind == "utility":
+        from ptdpo_cli.stages.utility_summary import summarise_utility
+
+        extra["summary"] = summarise_utility(writer.read_table("utility").to_pylist(), seed=first.seed)
     return extra
 
 
@@ -167,7 +171,10 @@ def _command(command: str, part: Part | None, *, is_forced: bool = False) -> str
 
 
 def _stage(path: Path) -> str:
-    return {"hints": "build-hints", "rollouts": "rollout", "scores": "score-ref", "evals": "eval"}[path.parent.name]
+    stages = {
+        "hints": "build-hints", "rollouts": "rollout", "scores": "score-ref", "evals": "eval", "utility": "hints score",
+    }
+    return stages[path.parent.name]
 
 
 def _require_same_origin(path: Path, parts: list[Artifact]) -> None:

@@ -20,7 +20,18 @@ from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages import build_hints, iterations, judging, problems, score_ref, sft, train, train_state, workspace
+from ptdpo_cli.stages import (
+    build_hints,
+    iterations,
+    judging,
+    keep_helpful,
+    problems,
+    score_ref,
+    sft,
+    train,
+    train_state,
+    workspace,
+)
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.estimate import estimate, worst_lengths
 from ptdpo_cli.stages.grading import require_functions
@@ -73,7 +84,9 @@ def preflight(
         texts = _check_hints(recipe, run, list(islice(rows, limit)), is_needed=stage == "train", passed=passed)
     if stage == "build-hints":
         return checked
-    work = _Finished(recipe, run)
+    work = _Finished(recipe, run, say=passed)
+    if is_loop and reads_hints and recipe.hints.min_gain is not None:
+        work.hints()    # what they are worth was measured, or the loop will not begin
     if iteration is not None:
         if policy is None and stage != "score-ref":
             policy = work.policy_after(iteration)
@@ -132,6 +145,17 @@ class _Finished(workspace.Workspace):
         if path is None:
             raise workspace.no_hints(self.run)
         return Artifact.open(path, kind="hints")
+
+    def helpful(self, hints: Artifact) -> Artifact:
+        """Hints yet to be made have no content; the key of what will be made stands for it: nothing is of it yet."""
+        min_gain, total = self.recipe.hints.min_gain, hints.manifest.counts["hints"]
+        utility = keep_helpful.find_utility(self.recipe, hints, self.reference.hashes)
+        plan = keep_helpful.plan_keep_helpful(self.recipe, hints, utility)
+        dropped = len(keep_helpful.unhelpful(utility, min_gain))
+        keep_helpful.require_helpful({"hints": total - dropped, "dropped": dropped}, min_gain)
+        self.say(f"hints were measured; {dropped} of {total} are dropped: they do not help")
+        to_come = replace(hints, manifest=hints.manifest.model_copy(update={"content_hash": plan.key}))
+        return plan.finished() or to_come
 
     def final_policy(self) -> Path:
         self._require_problems("policy", "train")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.padding import Padding
@@ -15,13 +17,19 @@ from rich.text import Text
 from ptdpo_cli.artifacts.images import ImageReader
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.problems import problem_from_row
-from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS, TABLES, Problem
+from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS, TABLES, Problem, Salient
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths
 from ptdpo_cli.datasets.images import decode_rgb
 from ptdpo_cli.errors import ArtifactError, UsageError
 
 _CELL, _MARGIN, _TEXT_SIZE, _LINE = 320, 12, 14, 18        # pixels of the picture sheet
 _MAX_LINES = 8                                              # of one question, answer or hint
+# How a map is laid over a picture, from none of it to its highest cell: red, green, blue, opacity in evenly spaced
+# steps. What was not looked at lies in the dark.
+HEAT = (
+    (18, 10, 50, 0.58), (96, 20, 110, 0.55), (188, 55, 84, 0.52), (245, 125, 21, 0.46), (252, 235, 120, 0.36),
+)
+_BOX = (0, 200, 255)
 
 
 def show(path: Path | str, *, limit: int = 8, out: Path | str | None = None, kind: str | None = None) -> dict:
@@ -146,13 +154,21 @@ def upstream(artifact: Artifact) -> list[Artifact]:
     return found
 
 
-def draw_cell(problem: Problem, hint: str | None = None) -> Image.Image:
-    """One problem: its pictures, its question, its answer and a hint."""
+def draw_cell(
+    problem: Problem,
+    hint: str | None = None,
+    *,
+    maps: Sequence[np.ndarray] = (),
+    regions: Sequence[Salient] = (),
+    verdict: str = "",
+) -> Image.Image:
+    """One problem: its pictures, with maps (map_HW of each) and regions over them, its question, answer and a hint."""
     font, inner = ImageFont.load_default(size=_TEXT_SIZE), _CELL - 2 * _MARGIN
     parts = [(problem.question, "black"), (f"answer: {problem.answer}", "darkgreen")]
     parts += [(f"hint: {hint}", "mediumblue")] if hint else []
+    parts += [(verdict, "darkgreen" if verdict == "passed" else "firebrick")] if verdict else []
     lines = [(line, colour) for text, colour in parts for line in _wrap(text, font, inner)]
-    picture = _draw_pictures(problem, inner)
+    picture = _draw_pictures(problem, inner, maps, regions)
     cell = Image.new("RGB", (_CELL, picture.height + len(lines) * _LINE + 4 * _MARGIN), "white")
     cell.paste(picture, (_MARGIN, _MARGIN))
     draw, top = ImageDraw.Draw(cell), picture.height + 2 * _MARGIN
@@ -162,7 +178,9 @@ def draw_cell(problem: Problem, hint: str | None = None) -> Image.Image:
     return cell
 
 
-def _draw_pictures(problem: Problem, side: int) -> Image.Image:
+def _draw_pictures(
+    problem: Problem, side: int, maps: Sequence[np.ndarray] = (), regions: Sequence[Salient] = ()
+) -> Image.Image:
     """All pictures of a problem within a square; small ones enlarged by a whole factor."""
     count = len(problem.images)
     if not count:
@@ -170,6 +188,10 @@ def _draw_pictures(problem: Problem, side: int) -> Image.Image:
     across = math.ceil(math.sqrt(count))
     tile = side // across
     tiles = [_fit(decode_rgb(data, where=problem.problem_id), tile - 2) for data in problem.images]
+    tiles[: len(maps)] = [lay_over(*both) for both in zip(tiles, map_shares(maps), strict=False)]
+    for one in regions:
+        if one.image < count:
+            _draw_box(tiles[one.image], one.box)
     rows = [tiles[i : i + across] for i in range(0, count, across)]
     sheet = Image.new("RGB", (side, sum(max(t.height for t in row) + 2 for row in rows)), "white")
     top = 0
@@ -178,6 +200,33 @@ def _draw_pictures(problem: Problem, side: int) -> Image.Image:
             sheet.paste(one, (column * tile, top))
         top += max(t.height for t in row) + 2
     return sheet
+
+
+def map_shares(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The maps of one hint in 0…1, 1 where they are highest in any picture; negative or no number counts as nothing."""
+    maps = [np.nan_to_num(map_HW, nan=0, posinf=0, neginf=0).clip(min=0) for map_HW in maps]
+    top = max((map_HW.max(initial=0) for map_HW in maps), default=0)
+    return [map_HW / top if top else map_HW for map_HW in maps]
+
+
+def lay_over(picture: Image.Image, share_HW: np.ndarray) -> Image.Image:
+    """The picture under a map in 0…1 of any grid, whose cells stay crisp."""
+    steps = np.linspace(0, 1, len(HEAT))
+    scales = np.array([1, 1, 1, 255]) * np.array(HEAT)
+    heat_HW4 = np.stack([np.interp(share_HW, steps, channel) for channel in scales.T], axis=-1)
+    heat = Image.fromarray(np.round(heat_HW4).astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.alpha_composite(picture.convert("RGBA"), heat).convert("RGB")
+
+
+def _draw_box(picture: Image.Image, box: Sequence[float]) -> None:
+    """A box in 0…1, two pixels wide in a colour that no map has, with a dark rim."""
+    x0, y0, x1, y1 = (
+        round(share * (side - 1)) for share, side in zip(box, (*picture.size, *picture.size), strict=True)
+    )
+    if x0 <= x1 and y0 <= y1:
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((x0, y0, x1, y1), outline="black", width=4)
+        draw.rectangle((x0 + 1, y0 + 1, max(x0 + 1, x1 - 1), max(y0 + 1, y1 - 1)), outline=_BOX, width=2)
 
 
 def _fit(picture: Image.Image, side: int) -> Image.Image:

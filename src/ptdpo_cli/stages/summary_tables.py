@@ -48,7 +48,8 @@ def render_summary(summary: dict, console: Console) -> None:
                 console.print(table)
     for mode in modes:
         if figures := summary[mode]["pass_at_k"]:
-            console.print(f"pass@k, {mode}: " + ", ".join(f"{k}: {value:.3f}" for k, value in figures.items()))
+            by_k = sorted(figures.items(), key=lambda pair: int(pair[0]))       # a manifest sorts its keys by spelling
+            console.print(f"pass@k, {mode}: " + ", ".join(f"{k}: {value:.3f}" for k, value in by_k))
     if ways := summary["extracted_by"]:
         console.print("answers read by " + ", ".join(f"{way} {share:.1%}" for way, share in ways.items()))
     if unjudged := summary["unjudged_answers"]:

@@ -22,6 +22,7 @@ from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages.build_hints import make_hints, needs_reference, plan_build_hints, read_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
+from ptdpo_cli.stages.keep_helpful import find_utility, is_helpful, make_helpful, plan_keep_helpful, require_helpful
 from ptdpo_cli.stages.plan import Plan, made_by_one
 from ptdpo_cli.stages.problems import make_problems, plan_eval_problems, plan_problems, warn_of_test_data
 
@@ -115,6 +116,7 @@ class Workspace:
     def hints(self, path: Path | None = None, *, make: bool = False) -> Artifact | None:
         """The hints that this recipe means: at a path, or by their key in the run; None where no teacher reads any.
 
+        Where `hints.min_gain` is set, those of them that help.
         Errors: ArtifactError when they are not there and not to be made, or belong to other problems.
         """
         if not self.recipe.needs_teacher or self.recipe.teacher.context == "none":
@@ -130,7 +132,20 @@ class Workspace:
             if hints is None:
                 raise no_hints(self.run)
         require_hints(hints.manifest.counts, max_refused=self.recipe.hints.max_refused)
-        return hints
+        return hints if self.recipe.hints.min_gain is None or is_helpful(hints, self.recipe) else self.helpful(hints)
+
+    def helpful(self, hints: Artifact) -> Artifact:
+        """Those of these hints that help (recipe key hints.min_gain); made when they are not there, in no time.
+
+        Errors: ArtifactError when the hints were not measured; UsageError when none helps.
+        """
+        utility = find_utility(self.recipe, hints, self.reference.hashes)
+        plan = plan_keep_helpful(self.recipe, hints, utility)
+        kept = made_by_one(lambda: make_helpful(plan, hints, utility, force=self.force), self.say)
+        counts = kept.manifest.counts
+        self.say(f"{counts['dropped']} of {hints.manifest.counts['hints']} hints are dropped: they do not help")
+        require_helpful(counts, self.recipe.hints.min_gain)
+        return kept
 
     def plan_hints(self, *, limit: int | None = None) -> Plan:
         """The hints that this recipe means, of the first `limit` problems."""
