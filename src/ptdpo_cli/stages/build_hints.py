@@ -25,7 +25,7 @@ from ptdpo_cli.artifacts.tensors import join, split
 from ptdpo_cli.engines import draw_seed
 from ptdpo_cli.errors import ArtifactError, PtdpoError, UsageError
 from ptdpo_cli.hints import privileged
-from ptdpo_cli.hints.leakage import find_leak
+from ptdpo_cli.hints.leakage import find_flags, leak_of
 from ptdpo_cli.hints.regions import draft_from_regions
 from ptdpo_cli.hints.shuffle import deal
 from ptdpo_cli.hints.sources import SOURCES, Draft, Source, join_drafts, parse_sources, role_of
@@ -223,9 +223,9 @@ def checked(hint: Hint, problem: Problem) -> Hint:
     """The hint, or in place of its text the reason why it was refused, with what it said kept apart."""
     if hint.text is None:
         return hint
-    leak = find_leak(hint.text, problem.answer, question=problem.question, choices=problem.choices)
+    leak = leak_of(hint.text, problem)
     if leak is None:
-        return hint
+        return replace(hint, flags=find_flags(hint.text, problem.question, problem.solution))
     refusal = f"{leak.reason}: {hint.text[slice(*leak.span)]!r}"
     return replace(hint, text=None, spatial="", steps=(), refusal=refusal, refused=hint.text, span=leak.span)
 

@@ -1,0 +1,117 @@
+"""What the leak audit costs: 39,000 hints of about 100 words, as many as ViRL39K has problems, on one core.
+
+Hints, questions and worked solutions are put together from sentences like those that models write; one hint in ten
+gives its answer away. The audit is all that build-hints does with a hint: results of the solution, rules, flags.
+Prints JSON and stores it in results/.
+
+    python benchmarks/hints.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from artifacts import processor
+
+from ptdpo_cli.artifacts import manifest
+from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.hints.leakage import find_flags, leak_of
+
+RESULTS = Path(__file__).parent / "results" / "hints.json"
+HINTS, WORDS, SEED = 39_000, 100, 0
+
+SENTENCES = (
+    "Start at the {place} of the figure and find the side that is marked with a tick.",
+    "Read the value at the {place}, then compare it with the {b} that the question gives.",
+    "Use that the angles of a triangle add up to 180 degrees before you turn to the {place}.",
+    "Look for the two {thing} that lie next to each other; they have the same height.",
+    "Ignore the {thing} at the {place}: they are there to distract.",
+    "Work from left to right and keep a running total of what each row holds.",
+    "The scale on the {place} axis has one mark for every step, so count them with care.",
+    "Set up a proportion between the small and the large triangle, and solve it for the unknown side.",
+    "Check whether the line through the {place} is parallel to the base; the marks on both sides tell.",
+    "Convert all lengths to the same unit before you add them, and round at the end only.",
+    "Each of the {thing} counts once; do not forget those that are partly hidden at the {place}.",
+    "Think of how the area changes when both sides are doubled, and write this as a factor.",
+)
+GIVES_AWAY = (
+    "You should find {answer} in the end.", "There the total comes to {answer}.", "Expect about {answer} of them.",
+)
+PLACES = ("top", "left edge", "lower right corner", "centre", "upper half", "vertical", "bottom row", "second column")
+THINGS = ("bars", "triangles", "cells", "circles", "labels", "segments", "arrows", "points")
+QUESTIONS = (
+    "In the figure, AB is {a} cm long and CD is {b} cm long. What is the area of the shaded region?",
+    "How many more {thing} does the {place} of the chart show than the {b} that were there before?",
+    "Which value is largest?\nChoices:\nA. {a}\nB. {b}\nC. {c}\nD. {answer}",
+)
+SOLUTION = (
+    "From the figure, the first part is {p} and the second part is {q}. Then {p} + {q} = {r}. "
+    "Multiplying by the factor gives {r} × {b} = {s}. So the total is {s} - {c} = {answer}."
+)
+
+
+def make(rng: np.random.Generator, number: int) -> tuple[str, Problem]:
+    """A hint of about 100 words and its problem."""
+    values = {name: int(rng.integers(10, 1000)) for name in "abcpqrs"} | {"answer": int(rng.integers(1000, 10_000))}
+    words = {"place": str(rng.choice(PLACES)), "thing": str(rng.choice(THINGS))}
+    hint: list[str] = []
+    for sentence in rng.permutation(SENTENCES).tolist():
+        if sum(done.count(" ") + 1 for done in hint) >= WORDS:
+            break
+        hint.append(sentence.format(place=rng.choice(PLACES), thing=rng.choice(THINGS), **values))
+    if number % 10 == 0:
+        hint.insert(len(hint) // 2, GIVES_AWAY[int(rng.integers(len(GIVES_AWAY)))].format(**values))
+    question = QUESTIONS[int(rng.integers(len(QUESTIONS)))].format(**values, **words)
+    answer = "D" if "Choices" in question else str(values["answer"])
+    return " ".join(hint), Problem(str(number), question, (), answer, solution=SOLUTION.format(**values))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hints", type=int, default=HINTS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    rng = np.random.default_rng(SEED)
+    rows = [make(rng, number) for number in range(options.hints)]
+    load = round(os.getloadavg()[0], 2)     # other work on the machine makes every figure worse
+    reasons, flags = Counter(), 0
+    start, processor_start = time.perf_counter(), time.process_time()
+    for text, problem in rows:
+        leak = leak_of(text, problem)
+        reasons[leak.reason if leak else "passed"] += 1
+        if leak is None:
+            flags += bool(find_flags(text, problem.question, problem.solution))
+    seconds, processor_seconds = time.perf_counter() - start, time.process_time() - processor_start
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
+                    "load_before": load},
+        "versions": manifest.versions(),
+        "seed": SEED,
+        "hints": len(rows),
+        "words_per_hint": round(float(np.mean([text.count(" ") + 1 for text, _ in rows])), 1),
+        "audit": {
+            "processes": 1,
+            "seconds": round(seconds, 1),
+            "processor_seconds": round(processor_seconds, 1),
+            "processor_microseconds_per_hint": round(1e6 * processor_seconds / len(rows)),
+            "found": dict(reasons.most_common()),
+            "flagged": flags,
+        },
+    }
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
