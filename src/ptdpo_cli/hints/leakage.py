@@ -65,7 +65,7 @@ def find_leak(
         return Leak("the hint is empty", (0, 0))
     if len(hint_text) > MAX_CHARACTERS:
         return Leak(f"the hint is longer than {MAX_CHARACTERS} characters", (MAX_CHARACTERS, len(hint_text)))
-    secret = _secret(question, answer, tuple(choices))
+    secret = secret_of(question, answer, tuple(choices))
     hint = _Hint(hint_text, secret)
     if len(hint.words) > MAX_WORDS:
         return Leak(f"the hint is longer than {MAX_WORDS} words", (hint.word_span(MAX_WORDS)[0], len(hint_text)))
@@ -170,7 +170,7 @@ class _Tokens:
         return self._spans[first][0], self._spans[last][1]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The tokens of an answer, without what stands around a phrase."""
     return _Tokens(text).joined.strip(" .:;,!?'\"")
 
@@ -187,7 +187,7 @@ class _Hint:
     `numbers` are those that mean something: not those of a numbered list, nor of "step 2" where no step is asked for.
     """
 
-    def __init__(self, text: str, secret: _Secret):
+    def __init__(self, text: str, secret: Secret):
         self.text = text
         self._secret = secret
 
@@ -225,7 +225,7 @@ def _words_of(text: str) -> frozenset[str]:
     return frozenset(_Tokens(text).parts)
 
 
-def _is_known(number: Number, secret: _Secret) -> bool:
+def _is_known(number: Number, secret: Secret) -> bool:
     """Whether the question holds this number, or both numbers that it was calculated from."""
     if number.terms:
         return all(_is_known(term, secret) for term in number.terms)
@@ -252,7 +252,7 @@ _VERDICTS = ({"yes", "no"}, {"true", "false"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Secret:
+class Secret:
     """What a hint must not say: `numbers` and `phrases` are the answer's parts, `letters` those of the right options.
 
     `known` are the values that the question holds, its options aside.
@@ -271,7 +271,8 @@ class _Secret:
 
 
 @lru_cache(maxsize=64)
-def _secret(question: str, answer: str, choices: tuple[str, ...]) -> _Secret:
+def secret_of(question: str, answer: str, choices: tuple[str, ...]) -> Secret:
+    """The answer in all that it can be told by: numbers, phrases, letters of options, a verdict."""
     stem, options = _stem_and_options(question)
     choices = choices or options
     letters, texts = _meant(answer, choices)
@@ -285,7 +286,7 @@ def _secret(question: str, answer: str, choices: tuple[str, ...]) -> _Secret:
             number = number_of(piece)
             if number is None:
                 if piece:
-                    phrases.append((piece, _plain(_without_article(piece))))
+                    phrases.append((piece, plain(_without_article(piece))))
                     phrases += [(said, said) for said in _said_time(piece)]
             elif len(pieces) > 1 and piece != text.strip():
                 parts.append(number)
@@ -293,8 +294,8 @@ def _secret(question: str, answer: str, choices: tuple[str, ...]) -> _Secret:
                 whole.append(number._replace(unit=number.unit or unit))
                 parts += _factors(number)
     whole = [_with_radians(number) for number in whole]
-    verdict = next((_plain(text) for text in spelt if any(_plain(text) in pair for pair in _VERDICTS)), None)
-    return _Secret(
+    verdict = next((plain(text) for text in spelt if any(plain(text) in pair for pair in _VERDICTS)), None)
+    return Secret(
         stem, _known(stem),
         tuple(number for number in numbers_in(stem) if number.unit), choices, letters, tuple(whole), tuple(parts),
         tuple(dict.fromkeys(phrases)), verdict, bool(_COUNTING.search(stem)) or not stem,
@@ -325,7 +326,7 @@ def _meant(answer: str, choices: Sequence[str]) -> tuple[tuple[str, ...], list[s
     elif _LETTERS.fullmatch(answer):
         letters = re.findall(r"[A-Z]", answer)
     else:
-        letters = [chr(ord("A") + i) for i, choice in enumerate(choices) if _plain(choice) == _plain(answer)]
+        letters = [chr(ord("A") + i) for i, choice in enumerate(choices) if plain(choice) == plain(answer)]
         return tuple(letters), []
     places = [ord(letter) - ord("A") for letter in letters]
     return tuple(letters), [choices[place] for place in places if place < len(choices) and len(choices[place]) > 1]
@@ -508,7 +509,7 @@ def _announcement(hint: _Hint) -> Span | None:
     return _span(_ANNOUNCES.search(hint.text))
 
 
-def _verdict(hint: _Hint, secret: _Secret) -> Span | None:
+def _verdict(hint: _Hint, secret: Secret) -> Span | None:
     """Yes or no, true or false, where that is the question, unless both are named or it stands behind "whether"."""
     pair = next((pair for pair in _VERDICTS if secret.verdict in pair), ())
     if sum(any(True for _ in hint.tokens.find(word)) for word in pair) == 2:
@@ -525,7 +526,7 @@ def _verdict(hint: _Hint, secret: _Secret) -> Span | None:
     return None
 
 
-def _option(hint: _Hint, secret: _Secret) -> Span | None:
+def _option(hint: _Hint, secret: Secret) -> Span | None:
     """The letter of the right option, or its place among them ("the second option").
 
     Alone, a letter may also be an article, a pronoun or a point of the question; where all letters are named, it says
@@ -564,7 +565,7 @@ def _compiled(pattern: str) -> re.Pattern:
     return re.compile(pattern)
 
 
-def _elimination(hint: _Hint, secret: _Secret) -> Span | None:
+def _elimination(hint: _Hint, secret: Secret) -> Span | None:
     """A sentence that rejects all options but the right one, by letter or by text."""
     n = len(secret.choices)
     if n < 2 or len(secret.letters) != 1 or not _REJECTS.search(hint.text):
@@ -576,14 +577,14 @@ def _elimination(hint: _Hint, secret: _Secret) -> Span | None:
             continue
         tokens = _Tokens(sentence)
         by_letter = [bool(re.search(_LONE.format(chr(ord("A") + i)), sentence)) for i in range(n)]
-        by_text = [any(True for _ in tokens.find(_plain(_without_article(text)))) for text in secret.choices]
+        by_text = [any(True for _ in tokens.find(plain(_without_article(text)))) for text in secret.choices]
         for named in (by_letter, by_text):
             if not named[right] and sum(named) == n - 1:
                 return match.span()
     return None
 
 
-def _answer(hint: _Hint, secret: _Secret) -> Span | None:
+def _answer(hint: _Hint, secret: Secret) -> Span | None:
     """An answer, or any part of one: a number by its value, anything else by its words."""
     numbers = hint.numbers
     if not _names_all(hint, secret):
@@ -601,7 +602,7 @@ def _answer(hint: _Hint, secret: _Secret) -> Span | None:
     return _ratio(secret, numbers) or _comparison(hint, secret) or _place(hint, secret)
 
 
-def _number(hint: _Hint, secret: _Secret, numbers: Sequence[Number], wanted: Number) -> Span | None:
+def _number(hint: _Hint, secret: Secret, numbers: Sequence[Number], wanted: Number) -> Span | None:
     if _is_known(wanted, secret):
         return None
     for one in numbers:
@@ -628,7 +629,7 @@ def _is_near(found: Number, wanted: Number) -> bool:
     return any(abs(size(a) - size(b)) <= 0.05 * size(b) for a in found.values for b in wanted.values)
 
 
-def _phrase(hint: _Hint, secret: _Secret, spelt: str, phrase: str) -> Span | None:
+def _phrase(hint: _Hint, secret: Secret, spelt: str, phrase: str) -> Span | None:
     """The words of an answer; where the question holds them, only if the hint states them."""
     if len(phrase) < 2 or any(phrase in pair for pair in _VERDICTS):
         return None
@@ -654,7 +655,7 @@ def _joined(text: str) -> str:
     return _Tokens(text).joined
 
 
-def _names_all(hint: _Hint, secret: _Secret) -> bool:
+def _names_all(hint: _Hint, secret: Secret) -> bool:
     """Whether all options are named alike: then none is pointed at."""
     if len(secret.choices) < 2:
         return False
@@ -663,12 +664,12 @@ def _names_all(hint: _Hint, secret: _Secret) -> bool:
         number = number_of(choice)
         if number is not None and not number.values & values:
             return False
-        if number is None and not any(True for _ in hint.tokens.find(_plain(_without_article(choice)), plural=True)):
+        if number is None and not any(True for _ in hint.tokens.find(plain(_without_article(choice)), plural=True)):
             return False
     return True
 
 
-def _ratio(secret: _Secret, numbers: Sequence[Number]) -> Span | None:
+def _ratio(secret: Secret, numbers: Sequence[Number]) -> Span | None:
     """"3 to 4", "6:8" or "three cats for four dogs" where the answer is 3:4."""
     pairs = [re.fullmatch(r"([0-9]{1,9})\s*(?::|\bto\b)\s*([0-9]{1,9})", spelt) for spelt, _ in secret.phrases]
     for above, below in ((int(pair[1]), int(pair[2])) for pair in pairs if pair):
@@ -685,7 +686,7 @@ _TIMES_AS = (
 )
 
 
-def _comparison(hint: _Hint, secret: _Secret) -> Span | None:
+def _comparison(hint: _Hint, secret: Secret) -> Span | None:
     """"twice as long" where the answer to a question of how many times is 2."""
     for times, pattern in _TIMES_AS:
         if secret.is_counting and any(times in wanted.values for wanted in secret.numbers):
@@ -696,7 +697,7 @@ def _comparison(hint: _Hint, secret: _Secret) -> Span | None:
 _PLACE_OF = re.compile(rf"\b({ORDINAL})\s+(\w+)", re.IGNORECASE)
 
 
-def _place(hint: _Hint, secret: _Secret) -> Span | None:
+def _place(hint: _Hint, secret: Secret) -> Span | None:
     """"the third row" where the question asks which row, and the answer is 3 or III."""
     if not _ASKS_WHICH.search(secret.stem):
         return None
@@ -707,7 +708,7 @@ def _place(hint: _Hint, secret: _Secret) -> Span | None:
     return None
 
 
-def _stated_result(hint: _Hint, secret: _Secret) -> Span | None:
+def _stated_result(hint: _Hint, secret: Secret) -> Span | None:
     """A number right of "=" or of words that mean it; one from the question may stand there, unless it answers."""
     text = hint.text
     parts = {value for part in secret.components for value in part.values if value}
@@ -730,13 +731,13 @@ def _stated_result(hint: _Hint, secret: _Secret) -> Span | None:
     return None
 
 
-def _is_given(before: str, number: str, secret: _Secret) -> bool:
+def _is_given(before: str, number: str, secret: Secret) -> bool:
     """Whether the question says it in the same words: "x = 3"."""
     name = re.search(r"(\w+)\s*=\s*\Z", before)
     return bool(name) and f"{name[1]}={number}" in secret.stem.replace(" ", "")
 
 
-def _intermediate(hint: _Hint, secret: _Secret, results: Sequence[Number]) -> Span | None:
+def _intermediate(hint: _Hint, secret: Secret, results: Sequence[Number]) -> Span | None:
     """An intermediate result that the question does not hold; a small count of things is too common to mean one, but
     not two of them where counting is the question.
     """
@@ -763,7 +764,7 @@ def _is_general(one: Number, text: str) -> bool:
     )
 
 
-def _is_harmless(one: Number, text: str, secret: _Secret) -> bool:
+def _is_harmless(one: Number, text: str, secret: Secret) -> bool:
     """Whether a number, equal to the answer, means something else: "the two triangles" where nothing is counted."""
     if not _is_small_count(one, text):
         return False

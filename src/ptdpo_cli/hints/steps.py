@@ -13,9 +13,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from ptdpo_cli.artifacts.schemas import Problem
-from ptdpo_cli.hints import leakage
 from ptdpo_cli.hints.clauses import BOX, Clause, clauses_of, is_english
-from ptdpo_cli.hints.leakage import find_leak
+from ptdpo_cli.hints.leakage import Secret, find_leak, plain, secret_of
+from ptdpo_cli.hints.numbers import Value, numbers_in, size
 from ptdpo_cli.hints.rewording import Step, reword, reword_list, without_numbers
 from ptdpo_cli.hints.sources import Draft
 
@@ -67,27 +67,20 @@ def steps_from_text(
     clauses = clauses_of(text)
     steps = reword_list(clauses)
     if not steps:
-        steps = _reworded(clauses, answer, choices)
-    known: set[Fraction] | None = None
+        steps = _reworded(clauses, secret_of(question, answer, tuple(choices)))
+    known = {value for number in numbers_in(question) for value in number.values}
     sound = []
     for step in steps:
-        if _HAS_NUMBER.search(step.text):
-            if known is None:
-                known = {value for values, _ in leakage._numbers(question) for value in values}
-            step = step if _is_sound(step.text, known) else replace(step, text=without_numbers(step.text))
-            if not _is_sound(step.text, known):
-                continue
-        if len(step.text.split()) <= MAX_WORDS:
+        step = step if _is_sound(step.text, known) else replace(step, text=without_numbers(step.text))
+        if _is_sound(step.text, known) and len(step.text.split()) <= MAX_WORDS:
             sound.append(step)
     return _free_of_leaks(_fewest(_in_order(sound), max_steps), answer, question, choices)
 
 
-def _reworded(clauses: Sequence[Clause], answer: str, choices: Sequence[str]) -> list[Step]:
+def _reworded(clauses: Sequence[Clause], secret: Secret) -> list[Step]:
     """What to do for each clause but the last computation and those that hold the answer."""
-    answers = [answer, *leakage._choice_meant(answer, choices)]
-    holds_answer, is_numeric = _finder(answers)
-    is_verdict = any(leakage._plain(answer) in pair for pair in leakage._VERDICTS)
-    facts = "check" if is_verdict else "use" if is_numeric else "premises"
+    holds_answer, is_numeric = _finder(secret)
+    facts = "check" if secret.verdict else "use" if is_numeric else "premises"
     results = (i for i in reversed(range(len(clauses))) if clauses[i].states_result and clauses[i].text != BOX)
     final = next(results, len(clauses))
     steps: list[Step] = []
@@ -118,23 +111,18 @@ def _level(steps: list[Step], spoiled: list[tuple[int, Step]], is_numeric: bool)
     return steps
 
 
-def _finder(answers: Sequence[str]) -> tuple[Callable[[str], bool], bool]:
+def _finder(secret: Secret) -> tuple[Callable[[str], bool], bool]:
     """Whether a clause holds an answer, a number by its value and anything else by its words; whether one is a number.
     """
-    values: set[float] = set()
-    texts = []
-    for part in filter(None, (part for answer in answers for part in leakage._parts(answer))):
-        if number := leakage._number_of(part):
-            values |= set(map(float, number))
-        elif len(words := leakage._plain(part)) > 1:
-            texts.append(f" {words} ")
+    values = {size(value) for number in (*secret.numbers, *secret.components) for value in number.values}
+    texts = [f" {phrase} " for _, phrase in secret.phrases if len(phrase) > 1]
 
     def holds_answer(clause: str) -> bool:
         if values:
             result = clause.rpartition("=")[2]      # what stands left of it went into the result
             if any(_value(*digits) in values for digits in _DIGITS.findall(result)):
                 return True
-        words = f" {leakage._plain(clause)} " if texts else ""
+        words = f" {plain(clause)} " if texts else ""
         return any(text in words for text in texts)
 
     return holds_answer, bool(values)
@@ -156,14 +144,12 @@ _BOTH = re.compile(
 )
 
 
-_HAS_NUMBER = re.compile(
-    rf"[0-9]|\b(?:{'|'.join((*leakage._UNITS, *leakage._TENS, 'hundred', 'thousand'))})\b", re.IGNORECASE
-)
+_CONSTANTS: set[Value] = {Fraction(0), ("π", Fraction(1))}
 
 
-def _is_sound(step: str, known: set[Fraction]) -> bool:
-    """Whether every number in it is one that the question holds."""
-    return all(values & known for values, _ in leakage._numbers(_BOTH.sub("", step)) if values != {0})
+def _is_sound(step: str, known: set[Value]) -> bool:
+    """Whether every number in it is one that the question holds, or one that everybody knows."""
+    return all(number.values & (known | _CONSTANTS) for number in numbers_in(_BOTH.sub("", step)))
 
 
 def _in_order(steps: Iterable[Step]) -> list[Step]:
