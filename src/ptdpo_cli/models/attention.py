@@ -23,8 +23,7 @@ from ptdpo_cli.models.load import Policy
 from ptdpo_cli.models.logprobs import chunks, require_finite, response_logits, token_logprobs
 from ptdpo_cli.models.prompt import user_message
 
-# A question that asks for nothing; what its words are hardly matters (docs/hints-attention.md).
-# Source: the content-free input of arXiv 2102.09690.
+# A question that asks for nothing, in few tokens. Source: the content-free input of arXiv 2102.09690.
 CONTENT_FREE = "N/A"
 # Of each of question and response, evenly spread.
 MAX_ROWS = 128
