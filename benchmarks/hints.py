@@ -1,8 +1,8 @@
-"""What the leak audit costs: 39,000 hints of about 100 words, as many as ViRL39K has problems, on one core.
+"""What steps and the leak audit cost: 39,000 problems, as many as ViRL39K has, on one core.
 
-Hints, questions and worked solutions are put together from sentences like those that models write; one hint in ten
-gives its answer away. The audit is all that build-hints does with a hint: results of the solution, rules, flags.
-Prints JSON and stores it in results/.
+steps: cut from worked solutions of about 100 words, joined to hints and audited, as build-hints does it.
+audit: hints of about 100 words, one in ten of which gives its answer away: results of the solution, rules, flags.
+Texts are put together from sentences like those that models write. Prints JSON and stores it in results/.
 
     python benchmarks/hints.py
 """
@@ -16,6 +16,7 @@ import platform
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from artifacts import processor
 from ptdpo_cli.artifacts import manifest
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.hints.leakage import find_flags, leak_of
+from ptdpo_cli.hints.steps import draft_from_steps
+from ptdpo_cli.stages.build_hints import each, hints_of
 
 RESULTS = Path(__file__).parent / "results" / "hints.json"
 HINTS, WORDS, SEED = 39_000, 100, 0
@@ -56,6 +59,13 @@ SOLUTION = (
     "From the figure, the first part is {p} and the second part is {q}. Then {p} + {q} = {r}. "
     "Multiplying by the factor gives {r} × {b} = {s}. So the total is {s} - {c} = {answer}."
 )
+LONG_SOLUTION = (
+    "To find the shaded area, we first look at the large triangle at the {place}. Its base is marked with {a} cm and its "
+    "height with {b} cm. Using the area formula, the area of the large triangle is \\frac{{1}}{{2}} \\cdot {a} \\cdot {b} = {r}. "
+    "Next, the two {thing} beside it are congruent, because their sides are parallel. Since each of them has an area of {p}, "
+    "together they have {q}. Therefore, the remaining part is {r} - {q} = {s}. Finally, we subtract the small square in the "
+    "middle, whose side is {c}, so the shaded area is {s} - {c} = {answer}. Hence the answer is {answer}."
+)
 
 
 def make(rng: np.random.Generator, number: int) -> tuple[str, Problem]:
@@ -74,6 +84,14 @@ def make(rng: np.random.Generator, number: int) -> tuple[str, Problem]:
     return " ".join(hint), Problem(str(number), question, (), answer, solution=SOLUTION.format(**values))
 
 
+def worked(rng: np.random.Generator, number: int) -> Problem:
+    """A problem with a solution of about 100 words."""
+    values = {name: int(rng.integers(10, 1000)) for name in "abcpqrs"} | {"answer": int(rng.integers(1000, 10_000))}
+    values |= {"place": str(rng.choice(PLACES)), "thing": str(rng.choice(THINGS))}
+    solution = LONG_SOLUTION.format(**values)
+    return Problem(str(number), QUESTIONS[0].format(**values), (), str(values["answer"]), solution=solution)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hints", type=int, default=HINTS)
@@ -90,16 +108,29 @@ def main() -> None:
         if leak is None:
             flags += bool(find_flags(text, problem.question, problem.solution))
     seconds, processor_seconds = time.perf_counter() - start, time.process_time() - processor_start
+    problems = [worked(rng, number) for number in range(options.hints)]
+    steps_start, steps_processor_start = time.perf_counter(), time.process_time()
+    sources = {"steps": each(partial(draft_from_steps, read="solution", max_steps=6))}
+    made = hints_of(problems, sources, audit=True)
+    steps = {
+        "seconds": round(time.perf_counter() - steps_start, 1),
+        "processor_seconds": round(time.process_time() - steps_processor_start, 1),
+        "words_per_solution": round(float(np.mean([one.solution.count(" ") + 1 for one in problems])), 1),
+        "hints": sum(hint.text is not None for hint in made),
+        "refused": sum(hint.refusal is not None for hint in made),
+        "example": made[0].text,
+    }
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
                     "load_before": load},
         "versions": manifest.versions(),
         "seed": SEED,
+        "processes": 1,
         "hints": len(rows),
+        "steps_and_audit": steps,
         "words_per_hint": round(float(np.mean([text.count(" ") + 1 for text, _ in rows])), 1),
         "audit": {
-            "processes": 1,
             "seconds": round(seconds, 1),
             "processor_seconds": round(processor_seconds, 1),
             "processor_microseconds_per_hint": round(1e6 * processor_seconds / len(rows)),

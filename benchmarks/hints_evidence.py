@@ -37,6 +37,8 @@ MADE = "attention+steps"
 SOURCES = ("regions+steps", MADE, "attention", "steps", "generic", "shuffled", "answer", "solution")
 ARMS = {"no hints": None, "annotation": "regions+steps", "made": MADE, "shuffled": "shuffled"}
 SCORED, SAMPLES = 512, 8
+# The base was taught one form of hint, and reads no other; own data's steps are put to it in that form too.
+TAUGHT = "teacher.hint_template={{ spatial }} Read each digit, then add them."
 
 
 def settings(*overrides: str) -> list[str]:
@@ -90,9 +92,11 @@ def score(source: str, run: Path = RUNS / "score", *more: str) -> dict:
     started = time.perf_counter()
     hints = build(source, run, *more)
     audit = ptdpo("hints", "audit", hints["path"])
-    utility = ptdpo("hints", "score", hints["path"], "--n", SAMPLES, "--limit", SCORED)
+    scoring = ("hints", "score", hints["path"], "--n", SAMPLES, "--limit", SCORED)
+    utility = ptdpo(*scoring)["summary"]
+    taught = ptdpo(*scoring, *settings(TAUGHT))["summary"] if source == MADE else None
     print(f"{source}: scored in {time.perf_counter() - started:.0f} s", flush=True)
-    return {"counts": hints["counts"], "audit": audit, "utility": utility["summary"]}
+    return {"counts": hints["counts"], "audit": audit, "utility": utility, "in_taught_words": taught}
 
 
 def score_own_data() -> dict:
@@ -179,6 +183,7 @@ def page(results: dict, kept: dict) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(scored_row(name, one) for name, one in results["scored"].items()),
         scored_row(f"{MADE}, own data", results["own"]),
+        scored_row(f"{MADE}, own data, in the form that the base was taught", results["own"], "in_taught_words"),
         "",
         f"*own data*: {SCORED} problems in a JSONL file as a user has it: pictures, questions, answers, and solutions in prose (\"The digit in "
         "the top-left cell is 3. The digit in the center cell is 8, so the sum becomes 11. …\"), no regions, no steps. `steps` on "
@@ -223,8 +228,8 @@ def page(results: dict, kept: dict) -> str:
     return "\n".join(lines) + "\n" + READING
 
 
-def scored_row(name: str, one: dict) -> str:
-    counts, whole = one["counts"], one["utility"]["all"]
+def scored_row(name: str, one: dict, measured: str = "utility") -> str:
+    counts, whole = one["counts"], one[measured]["all"]
     failed = whole["all_fail"]
     recovered = f"{failed['recovered']['mean']:.2f}" if failed["recovered"] else "–"
     gain = "{:+.3f} ({:+.3f} – {:+.3f})".format(whole["gain"]["difference"], *whole["gain"]["interval"])
