@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
+from ptdpo_cli.artifacts.hints import hint_row, map_tensors
 from ptdpo_cli.artifacts.manifest import input_key
 from ptdpo_cli.artifacts.problems import problems_table
 from ptdpo_cli.artifacts.schemas import HINTS, UTILITY, Cost, Hint, Problem, Salient
 from ptdpo_cli.artifacts.store import Artifact, Writer
 from ptdpo_cli.datasets import digit_grid
-from ptdpo_cli.stages.build_hints import _counts, _map_tensors, _row, checked
+from ptdpo_cli.stages.build_hints import _counts, checked
 
 SAMPLES = 8
 Example = tuple[Problem, Hint]
@@ -154,8 +155,8 @@ def write_run(
 
     def hints(shard: int) -> dict:
         found = [hint for _, hint in parts[shard]]
-        return {"tables": {"hints": pa.Table.from_pylist([_row(hint) for hint in found], schema=HINTS)},
-                "tensors": {"hints": _map_tensors(found)} if any(hint.maps for hint in found) else None,
+        return {"tables": {"hints": pa.Table.from_pylist([hint_row(hint) for hint in found], schema=HINTS)},
+                "tensors": {"hints": map_tensors(found)} if any(hint.maps for hint in found) else None,
                 "counts": _counts(found)}
 
     def utility(shard: int) -> dict:

@@ -13,6 +13,7 @@ import torch
 
 from command import TINY, done, jsonl, png, ptdpo
 from families import FAMILIES, QWEN, contexts, folder, noise, prompts_of
+from ptdpo_cli.artifacts.hints import read_hints, read_maps
 from ptdpo_cli.artifacts.schemas import Problem, Region, Salient
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets import digit_grid
@@ -35,7 +36,6 @@ from ptdpo_cli.models.load import Policy, load_policy
 from ptdpo_cli.recipe import AttentionHints
 from ptdpo_cli.stages import build_hints
 from ptdpo_cli.stages.attention_hints import attention_source
-from ptdpo_cli.stages.build_hints import read_hints, read_maps
 
 SOLUTIONS = ["three of them", "the second one is, by far", "I see red and red", "two"]
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from ptdpo_cli.artifacts.hints import read_hints
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines import Request, Sampling
 from ptdpo_cli.engines.hf import HfEngine
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import load_policy
 from ptdpo_cli.stages import score_ref as scoring
-from ptdpo_cli.stages.build_hints import read_hints
 from ptdpo_cli.stages.metrics import read_metrics
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout, problems_of_iteration, read_rollouts
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref, read_scores, teacher_scores, union

@@ -146,7 +146,7 @@ def test_a_log_gets_lines_and_no_bar(tmp_path):
     shown = done("build-hints", *here(tmp_path / "run"), "--limit", 5)
     assert shown.err.splitlines() == [
         "build-hints: 0/5 building hints", "build-hints: 5/5 building hints",
-        "5 hints for 5 problems, 0 refused as leaks"]
+        "5 hints for 5 problems, 0 refused"]
     assert done("build-hints", *here(tmp_path / "run2"), "--force", "-q").err == ""
 
 

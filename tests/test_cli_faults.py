@@ -105,7 +105,7 @@ def test_a_hint_with_the_answer_in_it_is_refused_and_its_problem_goes_without(tm
 def test_without_a_single_hint_nothing_is_tutored(tmp_path):
     file, run = data(tmp_path, LEAKING, {**GOOD, "steps": []}), tmp_path / "run"
     mine = ("--data", file, "--run", run, *OWN)
-    says = ("no problem has a hint", "0 hints for 2 problems, 1 refused as leaks", "train.distill_weight=0")
+    says = ("no problem has a hint", "0 hints for 2 problems, 1 refused", "train.distill_weight=0")
     refused(2, "train", *mine, "--dry-run", says=says)
     assert not run.exists()
     assert done("build-hints", *mine, "--json").json["counts"]["hints"] == 0

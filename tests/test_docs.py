@@ -22,7 +22,7 @@ from ptdpo_cli.artifacts import schemas
 from ptdpo_cli.artifacts.manifest import Manifest
 from ptdpo_cli.artifacts.tensors import offsets_of
 from ptdpo_cli.cli import app
-from ptdpo_cli.recipe import Judge, Overlong, Recipe, Repetition, RewardFunction
+from ptdpo_cli.recipe import AttentionHints, ExpertHints, Judge, Overlong, Recipe, Repetition, RewardFunction, StepHints
 from ptdpo_cli.stages.sft import Phase, SftSettings, Share, Warmup
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -33,6 +33,7 @@ SFT = {"sft": SftSettings, "sft.warmup": Warmup, "sft.phases[]": Phase, "sft.pha
 INNER = {
     "reward": {"reward.overlong": Overlong, "reward.repetition": Repetition, "reward.functions[]": RewardFunction},
     "eval": {"eval.judge": Judge},
+    "hints": {"hints.attention": AttentionHints, "hints.steps": StepHints, "hints.expert": ExpertHints},
 }
 
 

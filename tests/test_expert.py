@@ -759,5 +759,5 @@ def test_steps_of_an_expert_from_the_command_line(tmp_path):
 
 
 def test_the_page_has_the_prompts_as_they_are():
-    page = (Path(__file__).parents[1] / "docs" / "hints-expert.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "hints" / "expert.md").read_text()
     assert f"```text\n{PROMPT}\n```" in page and f"```text\n{STEPS_PROMPT}\n```" in page

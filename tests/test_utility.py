@@ -19,6 +19,7 @@ from rich.console import Console
 
 import families
 from command import TINY, done, jsonl, ptdpo, refused
+from ptdpo_cli.artifacts.hints import read_maps
 from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.schemas import HINTS, UTILITY, Hint
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths, partial_dir
@@ -27,7 +28,6 @@ from ptdpo_cli.engines.hf import HfEngine
 from ptdpo_cli.errors import ArtifactError, PtdpoError, UsageError
 from ptdpo_cli.models import logprobs
 from ptdpo_cli.recipe import load_recipe
-from ptdpo_cli.stages.build_hints import read_maps
 from ptdpo_cli.stages.merge import merge
 from ptdpo_cli.stages.rollout import make_rollouts, plan_rollout
 from ptdpo_cli.stages.score_ref import make_scores, plan_score_ref

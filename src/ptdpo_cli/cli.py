@@ -244,12 +244,15 @@ def build_hints(
     if dry_run:
         return _dry_run("build-hints", loaded, run, as_json=as_json, limit=limit)
     from ptdpo_cli.stages.build_hints import require_few_refused
+    from ptdpo_cli.stages.expert_hints import said_cost
 
     work = _workspace(loaded, run, force and part is None)
     plan = work.plan_hints(limit=limit)
     work.store_recipe()
     hints, done = _make(work, plan, part, partial(work.make_hints, plan), force=force)
-    _say_counts("{hints} hints for {problems} problems, {refused} refused as leaks", hints)
+    _say_counts("{hints} hints for {problems} problems, {refused} refused", hints)
+    if cost := said_cost(hints.manifest.counts):
+        console.say(cost)
     _report(hints, done_before=done, as_json=as_json)
     if part is None:
         require_few_refused(hints.manifest.counts, loaded.hints.max_refused)

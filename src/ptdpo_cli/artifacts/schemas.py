@@ -94,7 +94,7 @@ HINTS = pa.schema([
     ("refused", pa.string()),                   # the text that was refused
     ("span", pa.list_(pa.int32())),             # first and last + 1 of its characters that show why; null: not refused
     ("flags", pa.list_(pa.string())),           # what a reader may want to look at, though it passed
-    ("fault", pa.string()),                     # why no source had anything to say; null otherwise
+    ("fault", pa.string()),                     # why a source had nothing to say; null: all had
     ("regions", pa.list_(SALIENT)),             # where to look
     ("expert", pa.string()),                    # the model that said it, as its server names itself
     ("requests", pa.int32()),                   # what was asked of experts, all attempts
@@ -219,7 +219,7 @@ class Hint:
     """Privileged context for one problem: where to look, what to do there; `text` is what the teacher reads.
 
     A refused hint has no text: what it said is in `refused`, with the characters (`span`) that show why. `fault` says
-    why there is nothing at all. `maps` (map_HW, one per picture) are over the pictures' patch grids.
+    why a source had nothing to say. `maps` (map_HW, one per picture) are over the pictures' patch grids.
     """
 
     problem_id: str

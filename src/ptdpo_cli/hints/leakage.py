@@ -1,7 +1,7 @@
 """Whether a hint gives the answer away. A hint may say where to look and what to do there, never what comes out.
 
 When in doubt a hint is refused: its problem then trains without a teacher, whereas a leaked answer teaches guessing.
-The rules are in `find_leak`, one line each, in the order in which they are tried; docs/hints-audit.md has examples.
+The rules are in `find_leak`, one line each, in the order in which they are tried; docs/hints/audit.md has examples.
 """
 
 from __future__ import annotations

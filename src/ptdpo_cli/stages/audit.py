@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from ptdpo_cli.artifacts.hints import hint_from_row
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.schemas import ROLES, Hint, Problem
 from ptdpo_cli.artifacts.store import Artifact
@@ -27,7 +28,6 @@ from ptdpo_cli.models.inputs import Context, Prompt, PromptsTooLong, build_promp
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.rewards import verify
-from ptdpo_cli.stages.build_hints import hint_from_row
 from ptdpo_cli.stages.grading import graded
 from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Progress, no_progress

@@ -16,16 +16,16 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from ptdpo_cli.artifacts.hints import hint_row, map_tensors, read_hints
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.parts import Part
 from ptdpo_cli.artifacts.problems import read_problems
-from ptdpo_cli.artifacts.schemas import HINTS, Cost, Hint, Problem, Salient
+from ptdpo_cli.artifacts.schemas import HINTS, Hint, Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths
-from ptdpo_cli.artifacts.tensors import join, split
 from ptdpo_cli.engines import draw_seed
 from ptdpo_cli.errors import ArtifactError, PtdpoError, UsageError
 from ptdpo_cli.hints import privileged
-from ptdpo_cli.hints.leakage import find_flags, leak_of
+from ptdpo_cli.hints.leakage import Leak, find_flags, leak_of
 from ptdpo_cli.hints.regions import draft_from_regions
 from ptdpo_cli.hints.shuffle import deal
 from ptdpo_cli.hints.sources import SOURCES, Draft, Source, join_drafts, parse_sources, role_of
@@ -113,8 +113,8 @@ def make_hints(
                 hints = hints_of(rows[start : start + size], sources, audit=recipe.hints.audit)
                 writer.write_shard(
                     shard,
-                    tables={"hints": pa.Table.from_pylist([_row(hint) for hint in hints], schema=HINTS)},
-                    tensors={"hints": _map_tensors(hints)} if any(hint.maps for hint in hints) else None,
+                    tables={"hints": pa.Table.from_pylist([hint_row(hint) for hint in hints], schema=HINTS)},
+                    tensors={"hints": map_tensors(hints)} if any(hint.maps for hint in hints) else None,
                     counts=_counts(hints) | spent(hints, recipe.hints.expert),
                 )
         progress(len(rows), len(rows), "building hints")
@@ -170,9 +170,7 @@ def _open_source(name: str, recipe: Recipe, run: Path, reference: Callable[[], P
         return attention_source(recipe, reference())
     if name in ("solution", "answer", "rationale"):
         return each(getattr(privileged, f"draft_from_{name}"))
-    if name == "shuffled":
-        return each(partial(_shuffled, _deal(hints_to_shuffle(recipe, run), recipe.seed)))
-    raise UsageError(f"the source {name} is not built yet")
+    return each(partial(_shuffled, _deal(hints_to_shuffle(recipe, run), recipe.seed)))
 
 
 def hints_to_shuffle(recipe: Recipe, run: Path, problems: Artifact | None = None) -> Artifact:
@@ -224,6 +222,9 @@ def checked(hint: Hint, problem: Problem) -> Hint:
     if hint.text is None:
         return hint
     leak = leak_of(hint.text, problem)
+    if leak is None and (told := next((w for w in (hint.text, hint.spatial) if w and w in problem.question), None)):
+        start = hint.text.index(told)       # and no student may read a hint
+        leak = Leak("the question holds the hint", (start, start + len(told)))
     if leak is None:
         return replace(hint, flags=find_flags(hint.text, problem.question, problem.solution))
     refusal = f"{leak.reason}: {hint.text[slice(*leak.span)]!r}"
@@ -232,47 +233,6 @@ def checked(hint: Hint, problem: Problem) -> Hint:
 
 def _unchecked(hint: Hint, problem: Problem) -> Hint:
     return hint
-
-
-def read_hints(artifact: Artifact) -> dict[str, Hint]:
-    """problem_id -> hint, for the problems that have one; without maps."""
-    table = artifact.table("hints")
-    return {row["problem_id"]: hint_from_row(row) for row in table.to_pylist() if row["hint"] is not None}
-
-
-def hint_from_row(row: dict, maps: Sequence[np.ndarray] = ()) -> Hint:
-    return Hint(
-        row["problem_id"],
-        row["hint"],
-        row["spatial"] or "",
-        tuple(row["steps"] or ()),
-        row["source"],
-        row["refusal"],
-        role=row["role"],
-        refused=row["refused"],
-        span=row["span"] and tuple(row["span"]),
-        flags=tuple(row["flags"] or ()),
-        fault=row["fault"],
-        regions=tuple(
-            Salient(one["image"], one["label"], tuple(one["box"]), one["score"]) for one in row["regions"] or ()
-        ),
-        cost=Cost(row["expert"] or "", row["requests"], row["prompt_tokens"], row["completion_tokens"]),
-        maps=tuple(maps),
-    )
-
-
-def read_maps(artifact: Artifact, *, shards: Sequence[int] | None = None) -> dict[str, list[np.ndarray]]:
-    """problem_id -> map_HW of each picture, for the problems whose hints have maps; of all shards, or of some."""
-    found: dict[str, list[np.ndarray]] = {}
-    for shard in range(artifact.shards()) if shards is None else shards:
-        if not any(file.path == f"hints-{shard:05d}.safetensors" for file in artifact.manifest.files):
-            continue
-        ids = artifact.shard_table("hints", shard)["problem_id"].to_pylist()
-        tensors = artifact.tensors("hints", shard)
-        maps = split(tensors["map_values"], tensors["map_offsets"])
-        for values, shape, (row, _) in zip(maps, tensors["map_shapes"], tensors["map_of"], strict=True):
-            found.setdefault(ids[row], []).append(values.reshape(shape))
-    return found
 
 
 def require_hints(counts: dict[str, int], *, source: str = "", max_refused: float = 1.0) -> None:
@@ -288,7 +248,7 @@ def require_hints(counts: dict[str, int], *, source: str = "", max_refused: floa
         raise UsageError(
             "no problem has a hint, so there is nothing to tutor with",
             expected="problems with regions or steps to make hints of, free of the answer",
-            found=f"0 hints for {counts['problems']} problems, {counts['refused']} refused as leaks",
+            found=f"0 hints for {counts['problems']} problems, {counts['refused']} refused",
             hint="give your data the columns `regions` or `steps` (`ptdpo show RUN/hints` says why one was refused), "
             "take another source (`ptdpo build-hints --source attention`), "
             "or train without a teacher: `--set train.distill_weight=0`",
@@ -333,38 +293,4 @@ def _counts(hints: Sequence[Hint]) -> dict[str, int]:
             for name in ("requests", "prompt_tokens", "completion_tokens")
             if (total := sum(getattr(hint.cost, name) for hint in hints))
         },
-    }
-
-
-def _row(hint: Hint) -> dict:
-    return {
-        "problem_id": hint.problem_id,
-        "hint": hint.text,
-        "spatial": hint.spatial,
-        "steps": list(hint.steps),
-        "source": hint.source,
-        "refusal": hint.refusal,
-        "role": hint.role,
-        "refused": hint.refused,
-        "span": hint.span and list(hint.span),
-        "flags": list(hint.flags),
-        "fault": hint.fault,
-        "regions": [
-            {"image": one.image, "label": one.label, "box": list(one.box), "score": one.score} for one in hint.regions
-        ],
-        "expert": hint.cost.expert or None,
-        "requests": hint.cost.requests,
-        "prompt_tokens": hint.cost.prompt_tokens,
-        "completion_tokens": hint.cost.completion_tokens,
-    }
-
-
-def _map_tensors(hints: Sequence[Hint]) -> dict[str, np.ndarray]:
-    placed = [(row, image, map_HW) for row, hint in enumerate(hints) for image, map_HW in enumerate(hint.maps)]
-    values, offsets = join([map_HW.ravel() for *_, map_HW in placed], dtype=np.float32)
-    return {
-        "map_values": values,
-        "map_offsets": offsets,
-        "map_shapes": np.array([map_HW.shape for *_, map_HW in placed], np.int32).reshape(-1, 2),
-        "map_of": np.array([(row, image) for row, image, _ in placed], np.int32).reshape(-1, 2),
     }

@@ -23,13 +23,13 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
+from ptdpo_cli.artifacts.hints import hint_from_row, read_maps
 from ptdpo_cli.artifacts.images import ImageReader
 from ptdpo_cli.artifacts.problems import problem_from_row
 from ptdpo_cli.artifacts.schemas import Hint, Problem
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths
 from ptdpo_cli.datasets.images import decode_rgb
 from ptdpo_cli.errors import ArtifactError, UsageError
-from ptdpo_cli.stages.build_hints import hint_from_row, read_maps
 from ptdpo_cli.stages.plan import Progress, no_progress
 from ptdpo_cli.stages.show import HEAT, draw_cell, map_shares, problems_of, run_of, tile
 

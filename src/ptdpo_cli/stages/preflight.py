@@ -186,6 +186,9 @@ def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) ->
     hints = build_hints.preview_hints(recipe, run, rows)
     if hints is None:
         passed(f"hints of {recipe.hints.source} are made by a model (it was not asked)")
+        if expert := recipe.hints.expert:
+            has_key = "its key" if os.environ.get(expert.key_variable) else "no key"
+            passed(f"expert {expert.model} at {expert.url}, {has_key} in {expert.key_variable}")
         return {}
     found = {hint.problem_id: hint for hint in hints if hint.text is not None}
     refused = sum(hint.refusal is not None for hint in hints)

@@ -1,7 +1,7 @@
 """hints-score: whether hints help, measured before anything is trained: the frozen reference without them and with.
 
 Reads problems, their hints and the reference; writes one row per problem that has a hint, and in the manifest the
-summary that tables and picture show. docs/hints-utility.md explains each figure.
+summary that tables and picture show. docs/hints/utility.md explains each figure.
 
 Shapes: P problems, n samples of each with the hint and as many without, T response tokens, V vocabulary.
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from ptdpo_cli.artifacts.hints import read_hints
 from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.problems import read_problems
 from ptdpo_cli.artifacts.store import Artifact, again
@@ -20,7 +21,7 @@ from ptdpo_cli.models.load import Policy, is_adapter, load_policy
 from ptdpo_cli.models.lora import BASE, load_adapter
 from ptdpo_cli.models.parallel import ALONE, Ranks
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.stages.build_hints import make_hints, needs_reference, plan_build_hints, read_hints, require_hints
+from ptdpo_cli.stages.build_hints import make_hints, needs_reference, plan_build_hints, require_hints
 from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.keep_helpful import find_utility, is_helpful, make_helpful, plan_keep_helpful, require_helpful
 from ptdpo_cli.stages.plan import Plan, made_by_one
