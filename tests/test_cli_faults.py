@@ -108,7 +108,8 @@ def test_without_a_single_hint_nothing_is_tutored(tmp_path):
     says = ("no problem has a hint", "0 hints for 2 problems, 1 refused", "train.distill_weight=0")
     refused(2, "train", *mine, "--dry-run", says=says)
     assert not run.exists()
-    assert done("build-hints", *mine, "--json").json["counts"]["hints"] == 0
+    refused(1, "build-hints", *mine, says=("1 of 1 hints were refused", "at most 50% (hints.max_refused)", "hints audit"))
+    assert done("build-hints", *mine, "--set", "hints.max_refused=1", "--json").json["counts"]["hints"] == 0
     done("rollout", *mine)
     for command in ("score-ref", "train"):
         refused(2, command, *mine, says=says)
@@ -512,7 +513,7 @@ def test_what_nobody_foresaw_is_one_message_and_a_traceback_on_demand(tmp_path, 
     def bug(*arguments, **named):
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr("ptdpo_cli.stages.build_hints.plan_build_hints", bug)
+    monkeypatch.setattr("ptdpo_cli.stages.workspace.plan_build_hints", bug)
     ended = ptdpo("build-hints", *TINY, "--run", tmp_path)
     assert ended.code == 1 and "unexpected ZeroDivisionError: a fault of ours" in ended.err
     assert "--debug" in ended.err and "Traceback" not in ended.err
@@ -535,5 +536,5 @@ def test_what_the_system_reports_is_said_in_our_words(error, says, tmp_path, mon
     def fail(*arguments, **named):
         raise error
 
-    monkeypatch.setattr("ptdpo_cli.stages.build_hints.plan_build_hints", fail)
+    monkeypatch.setattr("ptdpo_cli.stages.workspace.plan_build_hints", fail)
     refused(1, "build-hints", *TINY, "--run", tmp_path, says=(says,))

@@ -206,7 +206,7 @@ def test_other_languages_are_refused(text):
 
 
 def test_a_refused_draft_makes_a_refused_hint():
-    drafts = {"steps": Draft(steps=("Add.",)), "expert": Draft(text="Nein.", refusal="not English")}
+    drafts = {"steps": Draft(steps=("Add both numbers.",)), "expert": Draft(text="Nein.", refusal="not English")}
     hint = join_drafts(problem(), drafts)
     assert (hint.text, hint.steps, hint.refusal) == (None, (), "not English")
     assert (hint.refused, hint.span) == ("Add. Nein.", (0, 10))
@@ -388,17 +388,18 @@ def test_who_never_gives_a_hint_that_passes(data, case):
     with stub_judge(lambda number, body: answer(body)) as stub:
         ended = build(data, stub)
         assert ended.code == 1 and f"{N_PROBLEMS} of {N_PROBLEMS} hints were refused" in ended.err, ended.err
-        rows = rows_of(ended)
-        for number, row in enumerate(rows):
+        assert ended.out == ""
+        kept = Artifact.open(data.parent / "run", kind="hints")
+        for number, row in enumerate(kept.table("hints").to_pylist()):
             assert row["hint"] is None and why in row["refusal"] and row["refused"] is not None, row
             assert row["requests"] == 2 and row["prompt_tokens"] == 200
             if case == "answer":
                 assert str(answer_of(number)) in row["refused"][slice(*row["span"])]
-        counts = Artifact.open(ended.path).manifest.counts
+        counts = kept.manifest.counts
         assert (counts["hints"], counts["refused"], counts["requests"]) == (0, N_PROBLEMS, 2 * N_PROBLEMS)
         asked = len(stub.bodies)
         again = build(data, stub)
-        assert again.code == 1 and "already done" in again.err and again.path == ended.path
+        assert again.code == 1 and str(kept.path) in again.err and len(stub.bodies) == asked
         forced = build(data, stub, more=("--force",))
         assert forced.code == 1 and len(stub.bodies) == asked == 2 * N_PROBLEMS
         assert build(data, stub, "hints.max_refused=1").code == 0
@@ -409,7 +410,7 @@ def test_without_the_audit_a_leak_is_kept_but_no_other_language(data):
         return says(leaking(str(answer_of(0))) if number_of(body) == 0 else ALWAYS["language"][0](body).body)
 
     with stub_judge(answer) as stub:
-        rows = rows_of(build(data, stub, "hints.audit=false"))
+        rows = rows_of(build(data, stub, "hints.audit=false", "hints.max_refused=1"))
     assert rows[0]["hint"] and not any(row["hint"] for row in rows[1:])
 
 
@@ -468,7 +469,8 @@ def test_a_service_that_never_replies_stops_the_stage(data, fault, why, limit):
     with stub_judge(lambda number, body: fault) as stub:
         ended = build(data, stub, "hints.expert.timeout_s=0.1", "hints.expert.concurrency=1", more=("--limit", limit))
     assert ended.code == 1 and "gave no reply" in ended.err and why in ended.err and ended.out == ""
-    assert len(stub.bodies) == min(limit, 5) * (1 if "400" in why else 2)
+    asked = min(limit, 5) * (1 if "400" in why else 2)
+    assert asked <= len(stub.bodies) <= asked + 2       # the next one may be on its way when it stops
 
 
 def test_some_faults_leave_those_problems_without_and_force_asks_for_them_alone(data):
@@ -714,7 +716,7 @@ def test_the_expert_rewrites_the_steps_that_rules_do_not_find(tmp_path):
     """Found, leaking, none; none and no solution."""
     problems = [problem(problem_id=name, solution="400 + 37 = 437") for name in ("good", "leaks", "none")]
     problems.append(problem(problem_id="bare"))
-    found = [Draft(steps=("Add.",)), Draft(steps=("It gives 437.",)), Draft(fault="no steps"), Draft(fault="no steps")]
+    found = [Draft(steps=("Add both numbers.",)), Draft(steps=("It gives 437.",)), Draft(fault="no steps"), Draft(fault="no steps")]
     with stub_judge(lambda number, body: says(reply())) as stub:
         source = with_rewritten_steps(lambda asked: list(found), recipe_of(stub.url), tmp_path, checked)
         good, leaks, none, bare = source(problems)
@@ -730,15 +732,15 @@ def test_the_expert_rewrites_the_steps_that_rules_do_not_find(tmp_path):
 def test_steps_that_the_expert_spoils_are_refused(tmp_path):
     problems = [problem(problem_id="leaks", solution="s"), problem(problem_id="none", solution="t")]
     found = [Draft(steps=("It gives 437.",)), Draft(fault="no steps")]
-    with stub_judge(lambda number, body: says(reply(steps=["Add.", "The total is 437."]))) as stub:
+    with stub_judge(lambda number, body: says(reply(steps=["Add both numbers.", "The total is 437."]))) as stub:
         drafts = with_rewritten_steps(lambda asked: list(found), recipe_of(stub.url), tmp_path, checked)(problems)
     hints = [checked(join_drafts(one, {"steps": draft}), one) for one, draft in zip(problems, drafts, strict=True)]
     assert all(hint.refusal and hint.cost.requests == 2 for hint in hints)
-    assert [hint.refused for hint in hints] == ["It gives 437.", "Add. The total is 437."]
+    assert [hint.refused for hint in hints] == ["It gives 437.", "Add both numbers. The total is 437."]
 
 
 def test_no_gap_is_no_request(tmp_path):
-    found = [Draft(steps=("Add.",))]
+    found = [Draft(steps=("Add both numbers.",))]
     source = with_rewritten_steps(lambda asked: found, recipe_of("http://127.0.0.1:1/v1"), tmp_path, checked)
     assert source([problem(solution="s")]) == found and not ledger_file(tmp_path).exists()
 

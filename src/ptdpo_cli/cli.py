@@ -253,9 +253,9 @@ def build_hints(
     _say_counts("{hints} hints for {problems} problems, {refused} refused", hints)
     if cost := said_cost(hints.manifest.counts):
         console.say(cost)
-    _report(hints, done_before=done, as_json=as_json)
     if part is None:
-        require_few_refused(hints.manifest.counts, loaded.hints.max_refused)
+        require_few_refused(hints.manifest.counts, loaded.hints.max_refused, where=hints.path)
+    _report(hints, done_before=done, as_json=as_json)
 
 
 @app.command()

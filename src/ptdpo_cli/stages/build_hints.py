@@ -256,14 +256,14 @@ def require_hints(counts: dict[str, int], *, source: str = "", max_refused: floa
     require_few_refused(counts, max_refused)
 
 
-def require_few_refused(counts: dict[str, int], max_refused: float) -> None:
+def require_few_refused(counts: dict[str, int], max_refused: float, *, where: Path | str = "DIR") -> None:
     """Errors: PtdpoError when more than this share of the hints that were made was refused."""
     made = counts["hints"] + counts["refused"]
     if counts["refused"] > max_refused * made:
         raise PtdpoError(
             f"{counts['refused']} of {made} hints were refused",
             expected=f"at most {max_refused:.0%} (hints.max_refused)",
-            hint="`ptdpo hints audit DIR` lists them with their reasons; another source, a better prompt, or "
+            hint=f"`ptdpo hints audit {where}` lists them with their reasons; another source, a better prompt, or "
             "`--set hints.max_refused=1` to go on with what is left",
         )
 
