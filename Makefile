@@ -48,7 +48,7 @@ test-vllm: .venv-vllm/ready        ## the real vLLM engine on a CPU, in .venv-vl
 	PYTHONPATH=tests/with_vllm/aid HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \
 		.venv-vllm/bin/python -m pytest -m vllm tests/with_vllm
 
-bench: .venv/dev        ## what artifacts, an iteration, verdicts, the audit and the demo cost or reach: benchmarks/results
+bench: .venv/dev        ## what artifacts, an iteration, verdicts, audits, hints and the demo cost or reach: benchmarks/results
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/artifacts.py
 	$(BIN)/python benchmarks/iteration.py
@@ -58,6 +58,8 @@ bench: .venv/dev        ## what artifacts, an iteration, verdicts, the audit and
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/verdicts.py
 	$(BIN)/python benchmarks/overlap.py
+	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/hints.py
 
 bench-vllm: .venv-vllm/ready        ## both engines on a CPU: agreement and speed: benchmarks/results
 	PYTHONPATH=tests/with_vllm/aid HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1 \

@@ -2,7 +2,7 @@
 
 python benchmarks/attention.py
 
-Evidence: digit-grid's validation problems with the shipped model; the needed cells are those of the problem's regions.
+Evidence: digit-grid's test problems with the shipped model; the needed cells are those of the problem's regions.
 Cost: the forward that also reads attention, against a plain one of the same prompts and responses (without cache, and
 without the content-free question), both on one thread. Seconds are the process's own, alternately in one process,
 medians; memory is the peak of a process that does one or the other, weights and libraries included and without.
@@ -31,7 +31,7 @@ READ = {
     "question": ("question",), "question and solution": ("question", "solution"), "solution": ("solution",),
     "answer": ("answer",), "question and answer": ("question", "answer"),
 }
-WITH_GRADIENT = ("question and solution",)
+WITH_GRADIENT = ("solution",)
 MODELS = ("tiny-base", "qwen3_vl", "qwen2_5_vl")
 
 
@@ -49,7 +49,7 @@ def evidence(count: int) -> dict:
 
     policy = load_policy("tiny-base", device="cpu")
     policy.model.requires_grad_(False)
-    problems = digit_grid.load("validation", seed=SEED, count=count, kinds=list(digit_grid.KINDS))
+    problems = digit_grid.load("test", seed=SEED, count=count, kinds=list(digit_grid.KINDS))
     result = {}
     for name, read in READ.items():
         for gradient in (False, True) if name in WITH_GRADIENT else (False,):
@@ -101,7 +101,7 @@ def workload(name: str):
     torch.set_num_threads(1)
     if name == "tiny-base":
         policy, instruction = load_policy("tiny-base", device="cpu"), ""
-        problems = digit_grid.load("validation", seed=SEED, count=128)
+        problems = digit_grid.load("test", seed=SEED, count=128)
         contexts = [Context(problem.problem_id, problem.question, problem.images) for problem in problems]
         solutions = [problem.solution for problem in problems]
     else:
