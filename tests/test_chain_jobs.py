@@ -119,6 +119,8 @@ def test_only_stages_with_a_model_ask_for_a_gpu():
     assert "--gpus-per-node=2" in options(script(ChainJob("eval-2", "eval"), gpu))
     for job in (ChainJob("build-hints", "build-hints"), ChainJob("merge-scores-0", "merge", ("scores",))):
         assert not [option for option in options(script(job, gpu)) if "gpus" in option]
+    looking = script(ChainJob("build-hints", "build-hints"), gpu, "hints.source=attention+steps")
+    assert "--gpus-per-node=2" in options(looking) and "torchrun" in looking
     assert "set -- '/runs/my run/scores'\n" in script(ChainJob("merge-scores-0", "merge", ("scores",)))
 
 

@@ -108,7 +108,8 @@ def test_without_a_single_hint_nothing_is_tutored(tmp_path):
     says = ("no problem has a hint", "0 hints for 2 problems, 1 refused", "train.distill_weight=0")
     refused(2, "train", *mine, "--dry-run", says=says)
     assert not run.exists()
-    refused(1, "build-hints", *mine, says=("1 of 1 hints were refused", "at most 50% (hints.max_refused)", "hints audit"))
+    too_many = ("1 of 1 hints were refused", "at most 50% (hints.max_refused)", "hints audit")
+    refused(1, "build-hints", *mine, says=too_many)
     assert done("build-hints", *mine, "--set", "hints.max_refused=1", "--json").json["counts"]["hints"] == 0
     done("rollout", *mine)
     for command in ("score-ref", "train"):

@@ -716,7 +716,8 @@ def test_the_expert_rewrites_the_steps_that_rules_do_not_find(tmp_path):
     """Found, leaking, none; none and no solution."""
     problems = [problem(problem_id=name, solution="400 + 37 = 437") for name in ("good", "leaks", "none")]
     problems.append(problem(problem_id="bare"))
-    found = [Draft(steps=("Add both numbers.",)), Draft(steps=("It gives 437.",)), Draft(fault="no steps"), Draft(fault="no steps")]
+    sound, leaking = Draft(steps=("Add both numbers.",)), Draft(steps=("It gives 437.",))
+    found = [sound, leaking, Draft(fault="no steps"), Draft(fault="no steps")]
     with stub_judge(lambda number, body: says(reply())) as stub:
         source = with_rewritten_steps(lambda asked: list(found), recipe_of(stub.url), tmp_path, checked)
         good, leaks, none, bare = source(problems)

@@ -290,3 +290,12 @@ def test_hostile_solutions_take_little_time(unit):
     find_leak("Look at the 17 cells there.", "12", question=solution[:5000], steps_results=results)
     find_flags("Look at the 17 cells there.", solution[:5000], solution)
     assert time.perf_counter() - start < 4
+
+
+def test_a_hint_that_the_question_holds_is_one_that_the_student_reads():
+    problem = Problem("p", "How many? Look at the left edge. Count the dots there.", (), "12")
+    assert leak_of("Look at the left edge. Count the dots there.", problem).reason == "the question holds the hint"
+    spatial = leak_of("Look at the left edge. Then add.", problem, spatial="Look at the left edge.")
+    assert (spatial.reason, spatial.span) == ("the question holds the hint", (0, 22))
+    assert leak_of("Look at the left edge. Then add.", problem) is None
+    assert leak_of("Look at 12 dots.", problem).reason == "the hint contains the answer"

@@ -84,12 +84,20 @@ def find_leak(
     return next((Leak(reason, span) for reason, check in checks if (span := check())), None)
 
 
-def leak_of(hint_text: str, problem: Problem) -> Leak | None:
-    """`find_leak` with all that a problem has: its question, options, and the results of its solution."""
-    return find_leak(
+def leak_of(hint_text: str, problem: Problem, *, spatial: str = "") -> Leak | None:
+    """`find_leak` with all that a problem has: its question, options, and the results of its solution.
+
+    A question that holds the hint, or the part of it that says where to look (`spatial`), shows it to the student.
+    """
+    leak = find_leak(
         hint_text, problem.answer, question=problem.question, choices=problem.choices,
         steps_results=decisive_results(problem.solution, problem.question),
     )
+    shown = next((words for words in (hint_text, spatial) if words and words in problem.question), None)
+    if leak is None and shown:
+        start = hint_text.index(shown)
+        return Leak("the question holds the hint", (start, start + len(shown)))
+    return leak
 
 
 def find_flags(hint_text: str, question: str = "", solution: str | None = None) -> tuple[str, ...]:

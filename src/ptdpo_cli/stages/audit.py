@@ -81,7 +81,7 @@ def audit(
         text = hint.text or hint.refused
         if text is not None:
             problem = problems[hint.problem_id]
-            audited.append(Audited(hint, problem, text, leak_of(text, problem)))
+            audited.append(Audited(hint, problem, text, leak_of(text, problem, spatial=hint.spatial)))
     progress(len(rows), len(rows), "reading hints")
     out = out or run_of(hints) / "audit" / f"{hints.path.name}-refused.jsonl"
     _write_refused(out, audited)

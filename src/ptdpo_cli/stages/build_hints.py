@@ -25,7 +25,7 @@ from ptdpo_cli.artifacts.store import Artifact, artifact_paths
 from ptdpo_cli.engines import draw_seed
 from ptdpo_cli.errors import ArtifactError, PtdpoError, UsageError
 from ptdpo_cli.hints import privileged
-from ptdpo_cli.hints.leakage import Leak, find_flags, leak_of
+from ptdpo_cli.hints.leakage import find_flags, leak_of
 from ptdpo_cli.hints.regions import draft_from_regions
 from ptdpo_cli.hints.shuffle import deal
 from ptdpo_cli.hints.sources import SOURCES, Draft, Source, join_drafts, parse_sources, role_of
@@ -221,10 +221,7 @@ def checked(hint: Hint, problem: Problem) -> Hint:
     """The hint, or in place of its text the reason why it was refused, with what it said kept apart."""
     if hint.text is None:
         return hint
-    leak = leak_of(hint.text, problem)
-    if leak is None and (told := next((w for w in (hint.text, hint.spatial) if w and w in problem.question), None)):
-        start = hint.text.index(told)       # and no student may read a hint
-        leak = Leak("the question holds the hint", (start, start + len(told)))
+    leak = leak_of(hint.text, problem, spatial=hint.spatial)
     if leak is None:
         return replace(hint, flags=find_flags(hint.text, problem.question, problem.solution))
     refusal = f"{leak.reason}: {hint.text[slice(*leak.span)]!r}"

@@ -28,6 +28,7 @@ from rich.table import Table
 from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.stages import iterations as lookup
+from ptdpo_cli.stages.build_hints import needs_reference
 from ptdpo_cli.stages.contracts import STAGES
 from ptdpo_cli.stages.problems import plan_eval_problems, plan_problems
 
@@ -179,16 +180,20 @@ def job_script(job: ChainJob, recipe: Recipe, recipe_file: Path, run: Path) -> s
 
 def processes(recipe: Recipe, stage: str) -> int:
     """How many processes a job has: one per GPU; where vLLM spreads one copy over the GPUs, one."""
-    if stage not in _WITH_MODEL:
+    if not _runs_a_model(recipe, stage):
         return 1
     is_spread = stage in ("rollout", "eval") and recipe.rollout.engine == "vllm" and recipe.vllm.tensor_parallel > 1
     return 1 if is_spread else max(1, _resources(recipe, stage)["gpus"] or 0)
 
 
+def _runs_a_model(recipe: Recipe, stage: str) -> bool:
+    return stage in _WITH_MODEL or (stage == "build-hints" and needs_reference(recipe))
+
+
 def _resources(recipe: Recipe, stage: str) -> dict:
     """What a stage's jobs ask for: its own keys over those of all."""
     common = recipe.slurm.model_dump(exclude={"stages"})
-    if stage not in _WITH_MODEL:
+    if not _runs_a_model(recipe, stage):
         common["gpus"] = None
     own = getattr(recipe.slurm.stages, stage.replace("-", "_")).model_dump()
     return common | {key: value for key, value in own.items() if value is not None}
