@@ -6,7 +6,7 @@
 1. Hints of each source on the training problems of digit-grid, and attention+steps on a file as a user would have it
    (the same pictures and questions, solutions in prose, no regions): the audit, and the frozen base with and without.
 2. Three seeds of training per arm, from one base, with the same problems, rollouts and steps: no hints (GRPO), the data
-   set's own annotation, made hints (attention+steps), and another problem's hints.
+   set's own annotation, made hints (attention+steps), those of them that were measured to help, and another problem's.
 The test problems show handwriting that no training problem shows.
 """
 
@@ -35,10 +35,14 @@ MODES = ("greedy", "sampled")
 MADE = "attention+steps"
 # What is scored before training, and what of it is trained with.
 SOURCES = ("regions+steps", MADE, "attention", "steps", "generic", "shuffled", "answer", "solution")
-ARMS = {"no hints": None, "annotation": "regions+steps", "made": MADE, "shuffled": "shuffled"}
+HELPFUL = "made, helpful"
+ARMS = {"no hints": None, "annotation": "regions+steps", "made": MADE, HELPFUL: MADE, "shuffled": "shuffled"}
 SCORED, SAMPLES = 512, 8
-# The base was taught one form of hint, and reads no other; own data's steps are put to it in that form too.
-TAUGHT = "teacher.hint_template={{ spatial }} Read each digit, then add them."
+# The base was taught one form of hint, that of digit-grid's own steps. Its recipe puts all hints that say where to look
+# into this form; here they are left alone, except where own data is measured both ways.
+AS_THEY_ARE = "teacher.hint_template={{ hint }}"
+# Of hints that a run has measured itself, with so many samples: those that raise accuracy by this and more.
+MIN_GAIN, GAIN_SAMPLES = 0.1, 4
 
 
 def settings(*overrides: str) -> list[str]:
@@ -92,11 +96,13 @@ def score(source: str, run: Path = RUNS / "score", *more: str) -> dict:
     started = time.perf_counter()
     hints = build(source, run, *more)
     audit = ptdpo("hints", "audit", hints["path"])
-    scoring = ("hints", "score", hints["path"], "--n", SAMPLES, "--limit", SCORED)
-    utility = ptdpo(*scoring)["summary"]
-    taught = ptdpo(*scoring, *settings(TAUGHT))["summary"] if source == MADE else None
+    utility = worth(hints["path"], AS_THEY_ARE)
     print(f"{source}: scored in {time.perf_counter() - started:.0f} s", flush=True)
-    return {"counts": hints["counts"], "audit": audit, "utility": utility, "in_taught_words": taught}
+    return {"path": hints["path"], "counts": hints["counts"], "audit": audit, "utility": utility}
+
+
+def worth(hints: str, *overrides: str) -> dict:
+    return ptdpo("hints", "score", hints, "--n", SAMPLES, "--limit", SCORED, *settings(*overrides))["summary"]
 
 
 def score_own_data() -> dict:
@@ -109,7 +115,8 @@ def score_own_data() -> dict:
             row = {"problem": problem.question, "answer": problem.answer, "images": [f"{i:04d}.png"],
                    "category": problem.category, "solution": in_prose(problem, grid)}
             file.write(json.dumps(row) + "\n")
-    return score(MADE, folder / "run", "--data", str(folder / "mine.jsonl"))
+    scored = score(MADE, folder / "run", "--data", str(folder / "mine.jsonl"))
+    return scored | {"in_taught_form": worth(scored["path"])}
 
 
 def in_prose(problem, grid: digit_grid.Grid) -> str:
@@ -125,14 +132,18 @@ def in_prose(problem, grid: digit_grid.Grid) -> str:
 
 def train(arm: str, seed: int) -> dict:
     """Train and evaluate one arm; what is finished is not done again."""
-    source, folder = ARMS[arm], RUNS / f"{arm.replace(' ', '-')}-seed{seed}"
+    source, folder = ARMS[arm], RUNS / f"{arm.replace(',', '').replace(' ', '-')}-seed{seed}"
     options = ["--recipe", RECIPE if source else METHODS["GRPO"], "--run", folder]
-    options += settings(f"seed={seed}", "train.trackers=[]", "hints.max_refused=1")
+    options += settings(f"seed={seed}", "train.trackers=[]", "hints.max_refused=1", AS_THEY_ARE)
     if source == "shuffled":
         others = ptdpo("build-hints", *options, "--source", MADE)["path"]
         options += settings("hints.source=shuffled", f"hints.shuffle={others}")
     elif source:
         options += settings(f"hints.source={source}")
+    if arm == HELPFUL:
+        hints = ptdpo("build-hints", *options)["path"]
+        ptdpo("hints", "score", hints, "--n", GAIN_SAMPLES, "--recipe", RECIPE, *options[4:])
+        options += settings(f"hints.min_gain={MIN_GAIN}")
     started = time.perf_counter()
     policy = ptdpo("train", *options)["path"]
     evaluated = ptdpo(
@@ -149,7 +160,9 @@ def write_page(results: dict) -> None:
     draw_curves(logs, out / "hints-curves.png", title="training problems; line: mean of 3 seeds, band: their range")
     leads = {
         f"{arm} − {other}": {mode: lead(results["arms"][arm], results["arms"][other], mode) for mode in MODES}
-        for arm, other in (("made", "no hints"), ("made", "annotation"), ("made", "shuffled"))
+        for arm, other in (
+            ("made", "no hints"), (HELPFUL, "no hints"), (HELPFUL, "made"), (HELPFUL, "annotation"), ("made", "shuffled"),
+        )
     }
     kept = {
         "date": results["date"], "machine": results["machine"],
@@ -183,7 +196,7 @@ def page(results: dict, kept: dict) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(scored_row(name, one) for name, one in results["scored"].items()),
         scored_row(f"{MADE}, own data", results["own"]),
-        scored_row(f"{MADE}, own data, in the form that the base was taught", results["own"], "in_taught_words"),
+        scored_row(f"{MADE}, own data, in the form that the base was taught", results["own"], "in_taught_form"),
         "",
         f"*own data*: {SCORED} problems in a JSONL file as a user has it: pictures, questions, answers, and solutions in prose (\"The digit in "
         "the top-left cell is 3. The digit in the center cell is 8, so the sum becomes 11. …\"), no regions, no steps. `steps` on "
@@ -203,6 +216,7 @@ def page(results: dict, kept: dict) -> str:
     ]
     what = {
         "no hints": "no hints (GRPO)", "annotation": "the data set's regions and steps", "made": f"made: {MADE}",
+        HELPFUL: f"those of them that help (hints.min_gain = {MIN_GAIN}, {GAIN_SAMPLES} samples)",
         "shuffled": "another problem's hint (of the made ones)",
     }
     for arm in arms:

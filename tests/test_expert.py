@@ -209,7 +209,7 @@ def test_a_refused_draft_makes_a_refused_hint():
     drafts = {"steps": Draft(steps=("Add both numbers.",)), "expert": Draft(text="Nein.", refusal="not English")}
     hint = join_drafts(problem(), drafts)
     assert (hint.text, hint.steps, hint.refusal) == (None, (), "not English")
-    assert (hint.refused, hint.span) == ("Add. Nein.", (0, 10))
+    assert (hint.refused, hint.span) == ("Add both numbers. Nein.", (0, 23))
     assert checked(hint, problem()) is hint
 
 

@@ -184,7 +184,7 @@ def test_without_hints_there_is_nothing_to_tutor_with(made, tmp_path):
 # ---- what a data set can serve ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["steps", "solution", "rationale", "regions+steps", "attention+steps"])
+@pytest.mark.parametrize("source", ["steps", "solution", "rationale", "attention+steps"])
 def test_a_data_set_without_solutions(tmp_path, source):
     (tmp_path / "a.png").write_bytes(png())
     file = jsonl(tmp_path / "mine.jsonl", {"problem": "How many?", "answer": "7", "images": ["a.png"]})
@@ -195,6 +195,18 @@ def test_a_data_set_without_solutions(tmp_path, source):
     refused(2, *here, says=says)
     assert not (tmp_path / "run" / "hints").exists() and not (tmp_path / "run" / "recipe.yaml").exists()
     done("build-hints", "--data", file, "--run", tmp_path / "run", "--source", "answer")
+
+
+def test_by_default_a_data_set_without_anything_goes_without_hints_and_is_told(tmp_path):
+    """`ptdpo build-hints --data mathvista` asks for no source by name."""
+    file = jsonl(tmp_path / "mine.jsonl", {"problem": "How many?", "answer": "7", "images": []})
+    here = ("--data", file, "--run", tmp_path / "run")
+    can = "this data set can serve attention, expert, answer, generic: `--source attention`"
+    assert can in done("build-hints", *here, "--dry-run").out
+    ended = done("build-hints", *here)
+    assert can in ended.err and "0 hints for 1 problems, 0 refused" in ended.err
+    (row,) = Artifact.open(ended.path).table("hints").to_pylist()
+    assert row["hint"] is None and "the data set names no regions" in row["fault"]
 
 
 def test_one_problem_without_a_solution_is_a_fault_of_its_own(tmp_path):

@@ -182,7 +182,7 @@ class _Finished(workspace.Workspace):
 
 def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) -> dict[str, Hint]:
     """problem_id -> hint, of the hints that rules alone can make; what training needs at least one of."""
-    require_columns(recipe, columns_in(rows))
+    require_columns(recipe, columns_in(rows), say=passed)
     hints = build_hints.preview_hints(recipe, run, rows)
     if hints is None:
         passed(f"hints of {recipe.hints.source} are made by a model (it was not asked)")

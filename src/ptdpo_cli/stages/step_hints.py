@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pyarrow.compute as pc
 
@@ -10,7 +10,7 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import ArtifactError, UsageError
 from ptdpo_cli.hints.sources import parse_sources
-from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.recipe import Hints, Recipe
 
 # What these sources read of a problem; the other sources can serve any problem.
 _COLUMNS = ("regions", "steps", "solution")
@@ -71,9 +71,10 @@ def columns_in(problems: Iterable[Problem]) -> set[str]:
     return {name for name in _COLUMNS if any(getattr(problem, name) for problem in problems)}
 
 
-def require_columns(recipe: Recipe, found: set[str]) -> None:
+def require_columns(recipe: Recipe, found: set[str], *, say: Callable[[str], None]) -> None:
     """Refuse sources that work on the data set alone where no problem has anything for any of them.
 
+    The default source was not asked for by name: there it is said, and the problems go without hints.
     Errors: UsageError, with what was looked for and which sources this data set can serve.
     """
     looked_for = {name: _columns_read(name, recipe) for name in parse_sources(recipe.hints.source)}
@@ -82,12 +83,16 @@ def require_columns(recipe: Recipe, found: set[str]) -> None:
         return
     sources, columns = " and ".join(looked_for), sorted({one for many in looked_for.values() for one in many})
     served = [name for name in ("steps", *_READ_BY) if found & set(_columns_read(name, recipe))]
+    what = f"no problem of {recipe.data.name} has anything to make hints of by {sources}"
+    can = f"this data set can serve {', '.join([*served, 'attention', 'expert', 'answer', 'generic'])}"
+    if recipe.hints.source == Hints.model_fields["source"].default:
+        say(f"{what}; {can}: `--source {(served or ['attention'])[0]}`")
+        return
     raise UsageError(
-        f"no problem of {recipe.data.name} has anything to make hints of by {sources}",
+        what,
         expected=f"something in the column {' or '.join(f'`{name}`' for name in columns)} of at least one problem",
         found=f"of {', '.join(_COLUMNS)}: {', '.join(sorted(found)) or 'none'}",
-        hint=f"this data set can serve {', '.join([*served, 'attention', 'expert', 'answer', 'generic'])}: "
-        f"`--source {(served or ['attention'])[0]}`; other names of columns: `--columns solution=NAME`"
+        hint=f"{can}: `--source {(served or ['attention'])[0]}`; other names of columns: `--columns solution=NAME`"
         + ("; right rollouts: `--set hints.steps.rollouts=RUN/rollouts`" if "steps" in looked_for else ""),
     )
 

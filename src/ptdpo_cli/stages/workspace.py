@@ -153,7 +153,7 @@ class Workspace:
 
     def plan_hints(self, *, limit: int | None = None) -> Plan:
         """The hints that this recipe means, of the first `limit` problems."""
-        require_columns(self.recipe, columns_of(self.problems))
+        require_columns(self.recipe, columns_of(self.problems), say=self.say)
         reference = self.base_hashes if needs_reference(self.recipe) else None
         return plan_build_hints(self.recipe, self.run, self.problems, reference=reference, limit=limit)
 
