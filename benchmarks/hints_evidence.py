@@ -69,7 +69,7 @@ def measure(jobs: int) -> dict:
     with ThreadPoolExecutor(jobs) as pool:
         made = score(MADE)      # first: it is what `shuffled` deals out
         scored = {MADE: made} | {name: pool.submit(score, name) for name in SOURCES if name != MADE}
-        own = pool.submit(score_own_data)
+        own = {kind: pool.submit(score_own_data, kind) for kind in SOLUTIONS}
         arms = {arm: [pool.submit(train, arm, seed) for seed in SEEDS] for arm in ARMS}
         base = pool.submit(
             ptdpo, "eval", "--recipe", RECIPE, "--run", RUNS / "eval" / "base", "--policy", "tiny-base",
@@ -79,7 +79,7 @@ def measure(jobs: int) -> dict:
             "date": date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread per run, {jobs} runs at a time",
             "scored": {name: scored[name] if name == MADE else scored[name].result() for name in SOURCES},
-            "own": own.result(),
+            "own": {kind: future.result() for kind, future in own.items()},
             "arms": {arm: [future.result() for future in futures] for arm, futures in arms.items()},
             "base": base.result()["summary"],
         }
@@ -105,15 +105,15 @@ def worth(hints: str, *overrides: str) -> dict:
     return ptdpo("hints", "score", hints, "--n", SAMPLES, "--limit", SCORED, *settings(*overrides))["summary"]
 
 
-def score_own_data() -> dict:
-    """What a user has: pictures in a folder, and a file of questions, answers and solutions in prose."""
-    folder = RUNS / "own"
+def score_own_data(kind: str) -> dict:
+    """What a user has: pictures in a folder, and a file of questions, answers and solutions."""
+    folder = RUNS / f"own-{kind}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "mine.jsonl").open("w") as file:
         for i, (problem, grid) in enumerate(digit_grid.load_with_grids("train", seed=7, count=SCORED)):
             (folder / f"{i:04d}.png").write_bytes(problem.images[0])
             row = {"problem": problem.question, "answer": problem.answer, "images": [f"{i:04d}.png"],
-                   "category": problem.category, "solution": in_prose(problem, grid)}
+                   "category": problem.category, "solution": SOLUTIONS[kind](problem, grid)}
             file.write(json.dumps(row) + "\n")
     scored = score(MADE, folder / "run", "--data", str(folder / "mine.jsonl"))
     return scored | {"in_taught_form": worth(scored["path"])}
@@ -128,6 +128,9 @@ def in_prose(problem, grid: digit_grid.Grid) -> str:
         shown = f"The digit in the {digit_grid.CELLS[i]} cell is {grid.digits[i]}"
         sentences.append(f"{shown}." if n == 0 else f"{shown}, so the sum becomes {total}.")
     return " ".join([*sentences, f"Therefore, the answer is {total}."])
+
+
+SOLUTIONS = {"short": lambda problem, grid: problem.solution, "prose": in_prose}
 
 
 def train(arm: str, seed: int) -> dict:
@@ -166,7 +169,7 @@ def write_page(results: dict) -> None:
     }
     kept = {
         "date": results["date"], "machine": results["machine"],
-        "before_training": {name: one for name, one in (*results["scored"].items(), ("own data", results["own"]))},
+        "before_training": results["scored"] | {f"own data, {kind}": one for kind, one in results["own"].items()},
         "training": {
             arm: {mode: [one["summary"][mode]["accuracy"] for one in of] for mode in MODES}
             for arm, of in results["arms"].items()
@@ -195,12 +198,17 @@ def page(results: dict, kept: dict) -> str:
         "| hints | made | refused | question only | with hint | gain (95 % interval) | all-fail recovered | of | KL | ΔNLL |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(scored_row(name, one) for name, one in results["scored"].items()),
-        scored_row(f"{MADE}, own data", results["own"]),
-        scored_row(f"{MADE}, own data, in the form that the base was taught", results["own"], "in_taught_form"),
+        *(
+            scored_row(f"{MADE}, own data, {kind}{form}", one, measured)
+            for kind, one in results["own"].items()
+            for measured, form in (("utility", ""), ("in_taught_form", ", worded by the recipe"))
+        ),
         "",
-        f"*own data*: {SCORED} problems in a JSONL file as a user has it: pictures, questions, answers, and solutions in prose (\"The digit in "
-        "the top-left cell is 3. The digit in the center cell is 8, so the sum becomes 11. …\"), no regions, no steps. `steps` on "
-        "digit-grid itself are the data set's own.",
+        f"*own data*: {SCORED} problems in a JSONL file as a user has it: pictures, questions, answers and solutions, no regions, no steps. "
+        "*short*: solutions as the base writes them (\"top-left 3, center 8 makes 11\"); *prose*: \"The digit in the top-left cell is 3. The digit "
+        "in the center cell is 8, so the sum becomes 11.\" *Worded by the recipe*: `teacher.hint_template` of recipes/tiny.yaml, which puts "
+        "where to look into the one form of hint that the base was taught. `steps` on digit-grid itself are the data set's own.",
+        "",
         "*all-fail recovered*: of the problems that fail all samples without the hint, those that are right at least once with it. KL is "
         "that of question only ‖ hinted per token, in nats; ΔNLL the change of the negative log-likelihood of the same tokens.",
         "`answer` and `solution` reveal, and are no hints; the base was never taught to read them.",
