@@ -123,7 +123,7 @@ def workload(name: str):
     policy.model.requires_grad_(False)
     prompts = build_prompts(policy, contexts, instruction=instruction, max_tokens=4096, max_pixels=10**7)
     return policy, [
-        read_with(policy, prompt, solution, question=True, response_counts=True, instruction=instruction)
+        read_with(policy, prompt, solution, question=False, response_counts=True, instruction=instruction)
         for prompt, solution in zip(prompts, solutions, strict=True)
     ]
 

@@ -321,7 +321,7 @@ def evidence_ratio(problems, maps) -> float:
 
 
 def test_needed_cells_of_digit_grid_hold_twice_the_attention_of_the_others():
-    """Measured 13 on 300 problems (docs/hints/attention.md); of kinds that the base was not taught too."""
+    """Measured 13 on 512 test problems (docs/hints/attention.md); of kinds that the base was not taught too."""
     problems, maps = digit_maps(("solution",))
     assert evidence_ratio(problems, maps) >= 6
     untaught = [i for i, problem in enumerate(problems) if not digit_grid.KINDS[problem.category].taught]
