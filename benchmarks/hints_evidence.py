@@ -6,7 +6,7 @@
 1. Hints of each source on the training problems of digit-grid, and attention+steps on a file as a user would have it
    (the same pictures and questions, solutions in prose, no regions): the audit, and the frozen base with and without.
 2. Three seeds of training per arm, from one base, with the same problems, rollouts and steps: no hints (GRPO), the data
-   set's own annotation, made hints (attention+steps), those of them that were measured to help, and another problem's.
+   set's own annotation, made hints (attention+steps), and another problem's hints.
 The test problems show handwriting that no training problem shows.
 """
 
@@ -35,14 +35,11 @@ MODES = ("greedy", "sampled")
 MADE = "attention+steps"
 # What is scored before training, and what of it is trained with.
 SOURCES = ("regions+steps", MADE, "attention", "steps", "generic", "shuffled", "answer", "solution")
-HELPFUL = "made, helpful"
-ARMS = {"no hints": None, "annotation": "regions+steps", "made": MADE, HELPFUL: MADE, "shuffled": "shuffled"}
+ARMS = {"no hints": None, "annotation": "regions+steps", "made": MADE, "shuffled": "shuffled"}
 SCORED, SAMPLES = 512, 8
 # The base was taught one form of hint, that of digit-grid's own steps. Its recipe puts all hints that say where to look
 # into this form; here they are left alone, except where own data is measured both ways.
 AS_THEY_ARE = "teacher.hint_template={{ hint }}"
-# Of hints that a run has measured itself, with so many samples: those that raise accuracy by this and more.
-MIN_GAIN, GAIN_SAMPLES = 0.1, 4
 
 
 def settings(*overrides: str) -> list[str]:
@@ -135,7 +132,7 @@ SOLUTIONS = {"short": lambda problem, grid: problem.solution, "prose": in_prose}
 
 def train(arm: str, seed: int) -> dict:
     """Train and evaluate one arm; what is finished is not done again."""
-    source, folder = ARMS[arm], RUNS / f"{arm.replace(',', '').replace(' ', '-')}-seed{seed}"
+    source, folder = ARMS[arm], RUNS / f"{arm.replace(' ', '-')}-seed{seed}"
     options = ["--recipe", RECIPE if source else METHODS["GRPO"], "--run", folder]
     options += settings(f"seed={seed}", "train.trackers=[]", "hints.max_refused=1", AS_THEY_ARE)
     if source == "shuffled":
@@ -143,10 +140,6 @@ def train(arm: str, seed: int) -> dict:
         options += settings("hints.source=shuffled", f"hints.shuffle={others}")
     elif source:
         options += settings(f"hints.source={source}")
-    if arm == HELPFUL:
-        hints = ptdpo("build-hints", *options)["path"]
-        ptdpo("hints", "score", hints, "--n", GAIN_SAMPLES, "--recipe", RECIPE, *options[4:])
-        options += settings(f"hints.min_gain={MIN_GAIN}")
     started = time.perf_counter()
     policy = ptdpo("train", *options)["path"]
     evaluated = ptdpo(
@@ -163,9 +156,7 @@ def write_page(results: dict) -> None:
     draw_curves(logs, out / "hints-curves.png", title="training problems; line: mean of 3 seeds, band: their range")
     leads = {
         f"{arm} − {other}": {mode: lead(results["arms"][arm], results["arms"][other], mode) for mode in MODES}
-        for arm, other in (
-            ("made", "no hints"), (HELPFUL, "no hints"), (HELPFUL, "made"), (HELPFUL, "annotation"), ("made", "shuffled"),
-        )
+        for arm, other in (("made", "no hints"), ("made", "annotation"), ("made", "shuffled"))
     }
     kept = {
         "date": results["date"], "machine": results["machine"],
@@ -224,7 +215,6 @@ def page(results: dict, kept: dict) -> str:
     ]
     what = {
         "no hints": "no hints (GRPO)", "annotation": "the data set's regions and steps", "made": f"made: {MADE}",
-        HELPFUL: f"those of them that help (hints.min_gain = {MIN_GAIN}, {GAIN_SAMPLES} samples)",
         "shuffled": "another problem's hint (of the made ones)",
     }
     for arm in arms:

@@ -336,6 +336,16 @@ def test_needed_cells_of_digit_grid_hold_twice_the_attention_of_the_others():
     assert sum(hits) / sum(len(problem.regions) for problem in problems) >= 0.9
 
 
+def test_regions_are_named_in_reading_order_whatever_their_salience():
+    """Three cells in the order of their salience; and of two pictures the first one's first."""
+    map_HW = np.array([[0.1, 0.02, 0.2], [0.02, 0.02, 0.02], [0.02, 0.4, 0.02]], np.float32)
+    draft = draft_from_maps(Problem("p", "q", [b""], "1"), [map_HW], max_regions=3, threshold=0.2)
+    assert [one.label for one in draft.regions] == ["bottom", "top-right", "top-left"]
+    assert draft.spatial == "Look only at top-left, top-right, bottom."
+    both = draft_from_maps(Problem("p", "q", [b"", b""], "1"), [map_HW / 4, map_HW], max_regions=4, threshold=0.2)
+    assert both.spatial.index("first picture") < both.spatial.index("second picture")
+
+
 def test_words_that_go_by_while_a_place_is_looked_at_do_not_count():
     """A place counts by the row that looks at it most: the same row five times more changes nothing."""
     policy = load_policy("tiny-base")

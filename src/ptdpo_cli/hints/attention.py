@@ -35,7 +35,9 @@ def draft_from_maps(
     )
     if not regions:
         return Draft(fault="the model looks at no part of the picture more than at the rest", maps=tuple(maps))
-    return Draft(look_at(list(dict.fromkeys(one.label for one in regions))), regions=regions, maps=tuple(maps))
+    # In reading order, not by salience: what is named in another order in every hint is harder to learn.
+    in_order = sorted(regions, key=lambda one: (one.image, one.box[1], one.box[0]))
+    return Draft(look_at(list(dict.fromkeys(one.label for one in in_order))), regions=regions, maps=tuple(maps))
 
 
 def salient_regions(maps: Sequence[np.ndarray], max_regions: int, threshold: float) -> list[Salient]:
