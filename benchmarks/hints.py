@@ -1,7 +1,8 @@
-"""What steps and the leak audit cost: 39,000 problems, as many as ViRL39K has, on one core.
+"""What steps and the leak audit cost: 39,000 problems, as many as ViRL39K has.
 
 steps: cut from worked solutions of about 100 words, joined to hints and audited, as build-hints does it.
 audit: hints of about 100 words, one in ten of which gives its answer away: results of the solution, rules, flags.
+Steps are made by two processes, half of the problems each, as two tasks with `--shard` would; the audit by one.
 Texts are put together from sentences like those that models write. Prints JSON and stores it in results/.
 
     python benchmarks/hints.py
@@ -15,6 +16,7 @@ import os
 import platform
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from ptdpo_cli.stages.build_hints import each, hints_of
 
 RESULTS = Path(__file__).parent / "results" / "hints.json"
 HINTS, WORDS, SEED = 39_000, 100, 0
+PROCESSES = 2
 
 SENTENCES = (
     "Start at the {place} of the figure and find the side that is marked with a tick.",
@@ -92,6 +95,21 @@ def worked(rng: np.random.Generator, number: int) -> Problem:
     return Problem(str(number), QUESTIONS[0].format(**values), (), str(values["answer"]), solution=solution)
 
 
+def make_steps(numbers: range) -> dict:
+    """Seconds of one process that makes hints of these problems' solutions, as build-hints does."""
+    problems = [worked(np.random.default_rng([SEED, number]), number) for number in numbers]
+    start, processor_start = time.perf_counter(), time.process_time()
+    made = hints_of(problems, {"steps": each(partial(draft_from_steps, read="solution", max_steps=6))}, audit=True)
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "processor_seconds": time.process_time() - processor_start,
+        "words": round(float(np.mean([one.solution.count(" ") + 1 for one in problems])), 1),
+        "hints": sum(hint.text is not None for hint in made),
+        "refused": sum(hint.refusal is not None for hint in made),
+        "example": made[0].text,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hints", type=int, default=HINTS)
@@ -108,17 +126,17 @@ def main() -> None:
         if leak is None:
             flags += bool(find_flags(text, problem.question, problem.solution))
     seconds, processor_seconds = time.perf_counter() - start, time.process_time() - processor_start
-    problems = [worked(rng, number) for number in range(options.hints)]
-    steps_start, steps_processor_start = time.perf_counter(), time.process_time()
-    sources = {"steps": each(partial(draft_from_steps, read="solution", max_steps=6))}
-    made = hints_of(problems, sources, audit=True)
+    halves = [range(part, options.hints, PROCESSES) for part in range(PROCESSES)]
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        parts = list(pool.map(make_steps, halves))
     steps = {
-        "seconds": round(time.perf_counter() - steps_start, 1),
-        "processor_seconds": round(time.process_time() - steps_processor_start, 1),
-        "words_per_solution": round(float(np.mean([one.solution.count(" ") + 1 for one in problems])), 1),
-        "hints": sum(hint.text is not None for hint in made),
-        "refused": sum(hint.refusal is not None for hint in made),
-        "example": made[0].text,
+        "processes": PROCESSES,
+        "seconds": max(part["seconds"] for part in parts),
+        "processor_seconds": round(sum(part["processor_seconds"] for part in parts), 1),
+        "words_per_solution": parts[0]["words"],
+        "hints": sum(part["hints"] for part in parts),
+        "refused": sum(part["refused"] for part in parts),
+        "example": parts[0]["example"],
     }
     result = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -126,7 +144,6 @@ def main() -> None:
                     "load_before": load},
         "versions": manifest.versions(),
         "seed": SEED,
-        "processes": 1,
         "hints": len(rows),
         "steps_and_audit": steps,
         "words_per_hint": round(float(np.mean([text.count(" ") + 1 for text, _ in rows])), 1),
