@@ -8,15 +8,18 @@ What a server says about an error is shown nowhere, and the key is cut out of wh
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -147,6 +150,52 @@ def post(client: httpx.Client, endpoint: Endpoint, messages: list[dict], **setti
         can_mend = (status in (408, 409, 429) or status >= 500) and wait_s <= _MAX_RETRY_AFTER_S
         return Reply(fault=f"HTTP {status}", pause_s=wait_s, is_final=not can_mend, is_down=status in (429, 502, 503))
     return _read(response, endpoint)
+
+
+class Ledger:
+    """What was paid for, by key: JSON objects in a table of an SQLite file that threads and processes share.
+
+    Each statement is a transaction of its own: what a reply costs is on disk before the next is asked for.
+    """
+
+    def __init__(self, database: sqlite3.Connection, table: str, column: str):
+        self._database, self._table, self._column = database, table, column
+        self._lock = threading.Lock()
+        self.do(f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, {column} TEXT NOT NULL)")
+
+    def get(self, key: str) -> dict | None:
+        """The record, unless there is none or it cannot be read."""
+        row = self.do(f"SELECT {self._column} FROM {self._table} WHERE key = ?", key).fetchone()
+        try:
+            record = json.loads(row[0]) if row else None
+        except (ValueError, TypeError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def keep(self, key: str, record: dict) -> None:
+        self.do(f"INSERT OR REPLACE INTO {self._table} VALUES (?, ?)", key, json.dumps(record))
+
+    def is_empty(self) -> bool:
+        return self.do(f"SELECT 1 FROM {self._table} LIMIT 1").fetchone() is None
+
+    def do(self, statement: str, *values: object) -> sqlite3.Cursor:
+        with self._lock:
+            return self._database.execute(statement, values)
+
+
+@contextmanager
+def open_database(path: Path, *, what: str, lost: str) -> Iterator[sqlite3.Connection]:
+    """The SQLite file of a ledger, which is made where there is none; `what` is in it, and `lost` what removing costs.
+
+    Errors: PtdpoError, now and while it is in use, when the file cannot be read or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)) as database:
+            yield database
+    except sqlite3.Error as error:
+        raise PtdpoError(f"{what} in {path} cannot be read or written", found=error,
+                         hint=f"make room on the disk, or remove the file: {lost}") from None
 
 
 def does_not_answer(endpoint: Endpoint, fault: str) -> PtdpoError:

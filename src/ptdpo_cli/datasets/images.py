@@ -70,11 +70,14 @@ def with_boxes(picture: Image.Image, boxes: Sequence[Sequence[float]]) -> Image.
         return picture
     drawn = picture.copy()
     draw, line = ImageDraw.Draw(drawn), max(1, round(min(picture.size) / 150))
-    for x0, y0, x1, y1 in boxes:
-        left, top = round(x0 * (picture.width - 1)), round(y0 * (picture.height - 1))
-        right, bottom = round(x1 * (picture.width - 1)), round(y1 * (picture.height - 1))
+    for left, top, right, bottom in (in_pixels(box, picture.size) for box in boxes):
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=_BOX_COLOUR, width=line)
     return drawn
+
+
+def in_pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[int, ...]:
+    """A box in 0…1 as the first and last column and row of a picture of this size: x0, y0, x1, y1."""
+    return tuple(round(share * (side - 1)) for share, side in zip(box, (*size, *size), strict=True))
 
 
 def read_image_file(path: str, root: Path, *, where: str = "", max_bytes: int = MAX_BYTES) -> bytes:

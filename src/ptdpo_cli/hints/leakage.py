@@ -69,7 +69,7 @@ def find_leak(
     hint = _Hint(hint_text, secret)
     if len(hint.words) > MAX_WORDS:
         return Leak(f"the hint is longer than {MAX_WORDS} words", (hint.word_span(MAX_WORDS)[0], len(hint_text)))
-    results = _numeric(steps_results)
+    results = _numeric(tuple(steps_results))
     checks = (
         ("the hint repeats itself", lambda: _repetition(hint)),
         ("the hint says nothing", lambda: _nothing(hint)),
@@ -402,12 +402,8 @@ def _known(text: str) -> frozenset[Value]:
 
 
 @lru_cache(maxsize=64)
-def _numeric_of(results: tuple[str, ...]) -> tuple[Number, ...]:
+def _numeric(results: tuple[str, ...]) -> tuple[Number, ...]:
     return tuple(number for text in results for number in numbers_in(text)[:1])
-
-
-def _numeric(results: Sequence[str]) -> tuple[Number, ...]:
-    return _numeric_of(tuple(results))
 
 
 # ---- the rules -------------------------------------------------------------------------------------------------------

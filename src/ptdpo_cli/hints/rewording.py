@@ -200,6 +200,11 @@ _OUTCOME = re.compile(
 _DANGLING = re.compile(r"(?:\s+(?:and|or|to|of|for|by|with|from|as|at|in|that|the|a|an|into|on|then|is))+$")
 
 
+def _before_outcome(text: str) -> str:
+    cut = _OUTCOME.search(text)
+    return text[: cut.start()] if cut else text
+
+
 def _instruction(text: str) -> str:
     """"We first count the red cells: 4" -> "count the red cells"; also "Adding them gives 12" -> "add them"."""
     if match := _PURPOSE.match(text):
@@ -220,8 +225,8 @@ def _instruction(text: str) -> str:
     is_formula = takes_formula and "=" in rest and not _PLAIN_NUMBER.search(rest)
     if re.match(r"(?:whether|if) ", rest):
         rest = re.split(r"[,:]", rest)[0]
-    elif not is_formula and (cut := _OUTCOME.search(rest)):
-        rest = rest[: cut.start()]
+    elif not is_formula:
+        rest = _before_outcome(rest)
     rest = _DANGLING.sub("", rest.strip(" ,:;."))
     step = f"{verb} {rest}".strip()
     return "" if not rest or _EMPTY.fullmatch(step) else step
@@ -242,10 +247,7 @@ def _by_way_of(text: str) -> str:
     what = match and _noun(match["what"])
     if not what:
         return ""
-    how = match["how"]
-    if cut := _OUTCOME.search(how):
-        how = how[: cut.start()]
-    how = _DANGLING.sub("", how.strip(" ,:;."))
+    how = _DANGLING.sub("", _before_outcome(match["how"]).strip(" ,:;."))
     way = "from" if match["way"].lower() in ("as", "by") and how.split(" ")[0].lower() not in _BASE else match["way"]
     return f"find {what} {way.lower()} {how}" if how else ""
 
@@ -511,8 +513,7 @@ def _from_means(means: str, text: str) -> Step | None:
     if first in _BASE and first.endswith("ing"):
         step = _instruction(rest)
         return Step(sentence(step), 2) if step else None
-    if cut := _OUTCOME.search(rest):
-        rest = rest[: cut.start()]
+    rest = _before_outcome(rest)
     named = _goal(text)
     if _SOURCE.search(rest) and len(rest.split()) <= 5 and not _METHOD.search(rest):
         where = f"{'in' if word.lower() == 'in' else 'from'} {_lowered(rest)}"

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptdpo_cli.endpoint import Endpoint, Reply, ask, does_not_answer, open_client, open_pool, post, shown
-from ptdpo_cli.errors import PtdpoError
+from ptdpo_cli.endpoint import (
+    Endpoint,
+    Ledger,
+    Reply,
+    ask,
+    does_not_answer,
+    open_client,
+    open_database,
+    open_pool,
+    post,
+    shown,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -88,24 +96,17 @@ def judge_all(questions: Sequence[Question], endpoint: Endpoint, *, cache: Path)
     if not questions:
         return []
     keys = [question_key(question, endpoint) for question in questions]
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(cache, timeout=60)) as ledger, ledger:
-            ledger.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, verdict TEXT NOT NULL)")
-            verdicts = _kept(ledger, keys)
-            waiting = {key: one for key, one in zip(keys, questions, strict=True) if key not in verdicts}
+    with open_database(cache, what="the judge's verdicts", lost="its questions are then asked again") as database:
+        ledger = Ledger(database, "verdicts", "verdict")
+        verdicts = _kept(ledger, keys)
+        waiting = {key: one for key, one in zip(keys, questions, strict=True) if key not in verdicts}
 
-            def keep(key: str, verdict: Verdict) -> None:
-                verdicts[key] = verdict
-                if verdict.is_right is not None:
-                    record = json.dumps(asdict(replace(verdict, is_cached=True)))
-                    ledger.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (key, record))
-                    ledger.commit()
+        def keep(key: str, verdict: Verdict) -> None:
+            verdicts[key] = verdict
+            if verdict.is_right is not None:
+                ledger.keep(key, asdict(replace(verdict, is_cached=True)))
 
-            _ask_all(waiting, endpoint, keep)
-    except sqlite3.Error as error:
-        raise PtdpoError(f"the judge's verdicts in {cache} cannot be read or written", found=error,
-                         hint="make room on the disk, or remove the file: its questions are then asked again") from None
+        _ask_all(waiting, endpoint, keep)
     return [verdicts[key] for key in keys]
 
 
@@ -119,18 +120,16 @@ def prompt_of(question: Question) -> str:
     return PROMPT.replace("{fields}", json.dumps(asdict(question), indent=1, ensure_ascii=False))
 
 
-def _kept(ledger: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Verdict]:
-    """The verdicts on disk; a record that cannot be read is asked again."""
+def _kept(ledger: Ledger, keys: Sequence[str]) -> dict[str, Verdict]:
+    """The verdicts on disk; a record that is none is asked again."""
     found = {}
     for key in dict.fromkeys(keys):
-        row = ledger.execute("SELECT verdict FROM verdicts WHERE key = ?", (key,)).fetchone()
-        if row is not None:
-            try:
-                verdict = Verdict(**json.loads(row[0]))
-            except (ValueError, TypeError):
-                continue
-            if isinstance(verdict.is_right, bool):
-                found[key] = verdict
+        try:
+            verdict = Verdict(**(ledger.get(key) or {}))
+        except TypeError:
+            continue
+        if isinstance(verdict.is_right, bool):
+            found[key] = verdict
     return found
 
 

@@ -49,7 +49,8 @@ def needs_reference(recipe: Recipe) -> bool:
 
 def asks_a_model(recipe: Recipe) -> bool:
     """Whether these hints cost more than reading the problems."""
-    return bool(_COSTLY & set(parse_sources(recipe.hints.source))) or recipe.hints.steps.expert
+    names = parse_sources(recipe.hints.source)
+    return bool(_COSTLY & set(names)) or ("steps" in names and recipe.hints.steps.expert)
 
 
 def plan_build_hints(

@@ -221,11 +221,7 @@ def draw_comparison(result: dict, out: Path) -> Path:
 
     Errors: UsageError where matplotlib is missing or the file's ending names no picture.
     """
-    pyplot = load_pyplot("pictures of comparisons")
-    if out.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise UsageError(
-            f"{out} is no name for a picture", expected=".png, .pdf or .svg", hint=f"`--out {out.with_suffix('.png')}`"
-        )
+    pyplot = load_pyplot("pictures of comparisons", out)
     comparisons = [dict(_rows(comparison)) for comparison in result["comparisons"]]
     keys = list(dict.fromkeys(key for rows in comparisons for key in rows))
     height = 0.9 + 0.3 * len(keys) * max(1, len(comparisons) / 2)

@@ -32,7 +32,18 @@ from PIL import Image
 from ptdpo_cli.artifacts.images import image_hash
 from ptdpo_cli.artifacts.schemas import Cost, Hint, Problem
 from ptdpo_cli.datasets.images import decode_rgb
-from ptdpo_cli.endpoint import Endpoint, Reply, ask, does_not_answer, open_client, open_pool, post, without_key
+from ptdpo_cli.endpoint import (
+    Endpoint,
+    Ledger,
+    Reply,
+    ask,
+    does_not_answer,
+    open_client,
+    open_database,
+    open_pool,
+    post,
+    without_key,
+)
 from ptdpo_cli.errors import PtdpoError, UsageError
 from ptdpo_cli.hints import expert as wording
 from ptdpo_cli.hints.sources import Draft, Source, join_drafts, parse_sources
@@ -70,7 +81,7 @@ class _Work:
 
     task: Task
     clients: dict[Endpoint, httpx.Client]
-    ledger: Ledger
+    ledger: Replies
     stopping: threading.Event
 
 
@@ -273,7 +284,7 @@ class Expert:
         names = [f"sha256:{image_hash(data)}, {settings.max_image_side}" for data in images]
         key = reply_key(endpoint, task.prompt(problem, names, refusal), body)
         with work.ledger.turn(key):
-            if kept := work.ledger.get(key):
+            if kept := work.ledger.reply(key):
                 return kept
             shown = partial(data_url, max_side=settings.max_image_side, max_pixels=self._max_pixels,
                             where=f"problem {problem.problem_id}")
@@ -287,7 +298,7 @@ class Expert:
                 self._has_replied = True
                 clean = self._without_keys
                 reply = replace(reply, text=clean(reply.text or ""), model=clean(reply.model))
-                work.ledger.keep(key, reply)
+                work.ledger.keep_reply(key, reply)
             return reply
 
     def _send(self, work: _Work, endpoint: Endpoint, messages: list[dict], body: dict) -> Reply:
@@ -377,34 +388,27 @@ def _no_replies(endpoint: Endpoint, count: int, fault: str) -> PtdpoError:
 # ---- the ledger ------------------------------------------------------------------------------------------------------
 
 
-class Ledger:
-    """Replies by key and a count of requests, in one SQLite file that threads and processes share."""
+class Replies(Ledger):
+    """The replies that a run has paid for, and how many requests it has sent."""
 
     _KEPT = ("text", "model", "requests", *_TOKENS, "is_cut")
 
     def __init__(self, database: sqlite3.Connection):
-        self._database = database
-        self._lock = threading.Lock()
+        super().__init__(database, "replies", "reply")
         self._turns: dict[str, threading.Lock] = {}
-        self._do("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-        self._do("CREATE TABLE IF NOT EXISTS sent (id INTEGER PRIMARY KEY, requests INTEGER NOT NULL)")
-        self._do("INSERT OR IGNORE INTO sent VALUES (0, 0)")
+        self.do("CREATE TABLE IF NOT EXISTS sent (id INTEGER PRIMARY KEY, requests INTEGER NOT NULL)")
+        self.do("INSERT OR IGNORE INTO sent VALUES (0, 0)")
 
-    def get(self, key: str) -> Reply | None:
+    def reply(self, key: str) -> Reply | None:
         """The reply, unless there is none or it cannot be read."""
-        row = self._do("SELECT reply FROM replies WHERE key = ?", key).fetchone()
+        record = self.get(key)
         try:
-            kept = json.loads(row[0]) if row else None
-            return Reply(**{name: kept[name] for name in self._KEPT}) if kept else None
-        except (ValueError, TypeError, LookupError):
+            return Reply(**{name: record[name] for name in self._KEPT}) if record else None
+        except LookupError:
             return None
 
-    def keep(self, key: str, reply: Reply) -> None:
-        kept = json.dumps({name: getattr(reply, name) for name in self._KEPT})
-        self._do("INSERT OR REPLACE INTO replies VALUES (?, ?)", key, kept)
-
-    def is_empty(self) -> bool:
-        return self._do("SELECT 1 FROM replies LIMIT 1").fetchone() is None
+    def keep_reply(self, key: str, reply: Reply) -> None:
+        self.keep(key, {name: getattr(reply, name) for name in self._KEPT})
 
     def turn(self, key: str) -> threading.Lock:
         """Held while a key is asked for: who waits for it finds the reply."""
@@ -412,35 +416,17 @@ class Ledger:
 
     def count_request(self, at_most: int | None) -> None:
         """Errors: PtdpoError when as many were counted before, by any command."""
-        if not self._do("UPDATE sent SET requests = requests + 1 WHERE ? IS NULL OR requests < ?", at_most, at_most
-                        ).rowcount:
+        if not self.do("UPDATE sent SET requests = requests + 1 WHERE ? IS NULL OR requests < ?", at_most, at_most
+                       ).rowcount:
             raise PtdpoError(
                 f"the budget of {at_most:,} requests to the expert is spent", expected="hints.expert.max_requests",
                 hint=f"all replies are kept: the same command goes on with `--set hints.expert.max_requests="
                 f"{2 * at_most}` (null: no limit)",
             )
 
-    def _do(self, statement: str, *values: object) -> sqlite3.Cursor:
-        with self._lock:
-            return self._database.execute(statement, values)
-
 
 @contextmanager
-def open_ledger(path: Path) -> Iterator[Ledger]:
-    """The ledger in a file, which is made where there is none.
-
-    Errors: PtdpoError, now and while it is in use, when the file cannot be read or written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Each statement is a transaction of its own: what a reply costs is on disk before the next is asked for.
-        database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        try:
-            yield Ledger(database)
-        finally:
-            database.close()
-    except sqlite3.Error as error:
-        raise PtdpoError(
-            f"the expert's replies in {path} cannot be read or written", found=error,
-            hint="make room on the disk, or remove the file: its replies are then paid for again",
-        ) from None
+def open_ledger(path: Path) -> Iterator[Replies]:
+    """The ledger in a file, which is made where there is none; errors as `open_database`."""
+    with open_database(path, what="the expert's replies", lost="its replies are then paid for again") as database:
+        yield Replies(database)

@@ -19,7 +19,7 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
-from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.recipe import ExpertHints, Judge, Recipe
 from ptdpo_cli.stages import (
     build_hints,
     iterations,
@@ -99,8 +99,7 @@ def preflight(
         policy = work.final_policy()
     if stage == "eval" and (judge := recipe.eval.judge):
         judging.judge_section(judge)
-        has_key = "its key" if os.environ.get(judge.key_variable) else "no key"
-        passed(f"judge {judge.model} at {judge.url}, {has_key} in {judge.key_variable} (it was not asked)")
+        passed(f"judge {_named(judge)} (it was not asked)")
     if recipe.rollout.engine == "vllm" and (stage in ("rollout", "eval") or (stage == "train" and rollouts is None)):
         require_vllm()
         passed("the engine vllm is installed")
@@ -180,6 +179,12 @@ class _Finished(workspace.Workspace):
             )
 
 
+def _named(endpoint: Judge | ExpertHints) -> str:
+    """Who would be asked, and whether there is a key for it."""
+    has_key = "its key" if os.environ.get(endpoint.key_variable) else "no key"
+    return f"{endpoint.model} at {endpoint.url}, {has_key} in {endpoint.key_variable}"
+
+
 def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) -> dict[str, Hint]:
     """problem_id -> hint, of the hints that rules alone can make; what training needs at least one of."""
     require_columns(recipe, columns_in(rows), say=passed)
@@ -187,8 +192,7 @@ def _check_hints(recipe: Recipe, run: Path, rows, *, is_needed: bool, passed) ->
     if hints is None:
         passed(f"hints of {recipe.hints.source} are made by a model (it was not asked)")
         if expert := recipe.hints.expert:
-            has_key = "its key" if os.environ.get(expert.key_variable) else "no key"
-            passed(f"expert {expert.model} at {expert.url}, {has_key} in {expert.key_variable}")
+            passed(f"expert {_named(expert)}")
         return {}
     found = {hint.problem_id: hint for hint in hints if hint.text is not None}
     refused = sum(hint.refusal is not None for hint in hints)

@@ -18,12 +18,19 @@ PANELS = (
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def load_pyplot(what: str):
-    """matplotlib's pyplot, drawing into files alone; UsageError where it is not installed, for `what` needs it."""
+def load_pyplot(what: str, out: Path | None = None):
+    """matplotlib's pyplot, drawing into files alone, for `what` needs it.
+
+    Errors: UsageError where it is not installed, or where the name of `out`, given by a user, is none of a picture.
+    """
     try:
         import matplotlib
     except ImportError:
         raise UsageError(f"{what} need matplotlib", hint="pip install 'ptdpo[demo]'") from None
+    if out is not None and out.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UsageError(
+            f"{out} is no name for a picture", expected=".png, .pdf or .svg", hint=f"`--out {out.with_suffix('.png')}`"
+        )
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -19,7 +19,7 @@ from ptdpo_cli.artifacts.manifest import MANIFEST
 from ptdpo_cli.artifacts.problems import problem_from_row
 from ptdpo_cli.artifacts.schemas import SCHEMA_VERSIONS, TABLES, Problem, Salient
 from ptdpo_cli.artifacts.store import Artifact, artifact_paths
-from ptdpo_cli.datasets.images import decode_rgb
+from ptdpo_cli.datasets.images import decode_rgb, in_pixels
 from ptdpo_cli.errors import ArtifactError, UsageError
 
 _CELL, _MARGIN, _TEXT_SIZE, _LINE = 320, 12, 14, 18        # pixels of the picture sheet
@@ -220,9 +220,7 @@ def lay_over(picture: Image.Image, share_HW: np.ndarray) -> Image.Image:
 
 def _draw_box(picture: Image.Image, box: Sequence[float]) -> None:
     """A box in 0…1, two pixels wide in a colour that no map has, with a dark rim."""
-    x0, y0, x1, y1 = (
-        round(share * (side - 1)) for share, side in zip(box, (*picture.size, *picture.size), strict=True)
-    )
+    x0, y0, x1, y1 = in_pixels(box, picture.size)
     if x0 <= x1 and y0 <= y1:
         draw = ImageDraw.Draw(picture)
         draw.rectangle((x0, y0, x1, y1), outline="black", width=4)

@@ -48,8 +48,7 @@ def render_summary(summary: dict, console: Console) -> None:
                 console.print(table)
     for mode in modes:
         if figures := summary[mode]["pass_at_k"]:
-            by_k = sorted(figures.items(), key=lambda pair: int(pair[0]))       # a manifest sorts its keys by spelling
-            console.print(f"pass@k, {mode}: " + ", ".join(f"{k}: {value:.3f}" for k, value in by_k))
+            console.print(f"pass@k, {mode}: {said_by_k(figures)}")
     if ways := summary["extracted_by"]:
         console.print("answers read by " + ", ".join(f"{way} {share:.1%}" for way, share in ways.items()))
     if unjudged := summary["unjudged_answers"]:
@@ -74,6 +73,11 @@ def short_names(sources: Iterable[str]) -> dict[str, str]:
 def short_average(name: str) -> str:
     """A mean of benchmarks as a table names it."""
     return name.removesuffix("-dependent")
+
+
+def said_by_k(chances: Mapping[str, float]) -> str:
+    """"1: 0.250, 2: 0.444" in the order of k: a manifest sorts its keys by spelling."""
+    return ", ".join(f"{k}: {chances[k]:.3f}" for k in sorted(chances, key=int))
 
 
 def new_table(*titles: str, title: str | None = None) -> Table:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.stages.report import COLOURS, load_pyplot
-from ptdpo_cli.stages.summary_tables import new_table
+from ptdpo_cli.stages.summary_tables import new_table, said_by_k
 from ptdpo_cli.statistics import bootstrap_interval, paired_difference, pass_at_k
 
 _RESAMPLES = 10_000
@@ -198,9 +198,7 @@ def render_utility(summary: Mapping, console: Console) -> None:
         console.print(recovered)
     console.print(reading)
     for side, title in (("plain", "question only"), ("hinted", "hinted")):
-        by_k = sorted(whole[side]["pass_at_k"].items(), key=lambda pair: int(pair[0]))   # a manifest sorts by spelling
-        chances = ", ".join(f"{k}: {value:.3f}" for k, value in by_k)
-        console.print(f"pass@k, {title}: {chances}")
+        console.print(f"pass@k, {title}: {said_by_k(whole[side]['pass_at_k'])}")
     for line in summary["warnings"]:
         console.print(Text.assemble(("warning: ", "yellow"), line))
 
@@ -210,11 +208,7 @@ def draw_utility(summary: Mapping, out: Path) -> Path:
 
     Errors: UsageError where matplotlib is missing or the file's ending names no picture.
     """
-    pyplot = load_pyplot("pictures of what hints are worth")
-    if out.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise UsageError(
-            f"{out} is no name for a picture", expected=".png, .pdf or .svg", hint=f"`--out {out.with_suffix('.png')}`"
-        )
+    pyplot = load_pyplot("pictures of what hints are worth", out)
     groups = groups_of(summary)
     shown = [*sorted(groups[:-1], key=lambda pair: -pair[1]["problems"])[:_MAX_ROWS], groups[-1]]
     shown = [pair for pair in groups if pair in shown]

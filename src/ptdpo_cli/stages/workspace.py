@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import yaml
@@ -128,9 +128,8 @@ class Workspace:
             require_same_problems(hints, self.problems)
         else:
             plan = self.plan_hints()
-            hints = plan.finished()
-            if make:        # or made again, where that was asked for
-                hints = made_by_one(lambda: self.make_hints(plan, force=self.force), self.say)
+            made = partial(self.make_hints, plan, force=self.force)
+            hints = made_by_one(made, self.say) if make else plan.finished()
             if hints is None:
                 raise no_hints(self.run)
         require_hints(
