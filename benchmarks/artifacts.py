@@ -7,20 +7,16 @@ Files are read from the page cache, where they have just been written: a cold di
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from record import about, load_now, store
 
-from ptdpo_cli.artifacts import manifest
 from ptdpo_cli.artifacts.manifest import input_key
 from ptdpo_cli.artifacts.schemas import ROLLOUTS
 from ptdpo_cli.artifacts.store import Artifact, Writer, find_finished
@@ -87,7 +83,7 @@ def seconds(work, times: int) -> list[float]:
 
 
 def main() -> None:
-    load = round(os.getloadavg()[0], 2)  # of the last minute; other work on the machine makes every figure worse
+    load = load_now()
     rng = np.random.default_rng(0)
     folder = Path(tempfile.mkdtemp(dir=Path(__file__).parent))  # on the disk where runs live, not in memory
     try:
@@ -101,14 +97,7 @@ def main() -> None:
         large_s = time.perf_counter() - start
         verified = verify(large.path)
         result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": {
-                "processor": processor(),
-                "cores": os.cpu_count(),
-                "system": platform.platform(),
-                "load_before": load,
-            },
-            "versions": manifest.versions(),
+            **about(load),
             "small_artifact": {
                 "bytes": hashed,
                 "median_ms": round(1e3 * statistics.median(small_s), 1),
@@ -127,18 +116,7 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(folder)
-    text = json.dumps(result, indent=1)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text + "\n")
-    print(text)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    store(result, RESULTS)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,15 @@ Texts are put together from sentences like those that models write. Prints JSON 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from artifacts import processor
+from record import about, load_now, store
 
-from ptdpo_cli.artifacts import manifest
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.hints.leakage import find_flags, leak_of
 from ptdpo_cli.hints.steps import draft_from_steps
@@ -117,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(SEED)
     rows = [make(rng, number) for number in range(options.hints)]
-    load = round(os.getloadavg()[0], 2)     # other work on the machine makes every figure worse
+    load = load_now()
     reasons, flags = Counter(), 0
     start, processor_start = time.perf_counter(), time.process_time()
     for text, problem in rows:
@@ -139,10 +134,7 @@ def main() -> None:
         "example": parts[0]["example"],
     }
     result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
-                    "load_before": load},
-        "versions": manifest.versions(),
+        **about(load),
         "seed": SEED,
         "hints": len(rows),
         "steps_and_audit": steps,
@@ -155,10 +147,7 @@ def main() -> None:
             "flagged": flags,
         },
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(text + "\n")
-    print(text)
+    store(result, options.out)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from artifacts import processor
+from record import about, load_now, store
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "browser")]
@@ -32,7 +30,6 @@ from chromium import browser  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from hint_examples import examples, write_run  # noqa: E402
-from ptdpo_cli.artifacts import manifest  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "hints_page.json"
 TIMES = 5
@@ -92,7 +89,7 @@ def main() -> None:
         write_run(run, examples(options.hints if options.screenshot is None else 40))
         if options.screenshot is not None:
             return take_screenshot(write(run, 40)["page"], Path(folder) / "profile", options.screenshot)
-        load = round(os.getloadavg()[0], 2)     # other work on the machine makes every figure worse
+        load = load_now()
         part = write(run, options.hints // 4)
         whole = write(run, options.hints)
         times = [opened(whole["page"], Path(folder) / f"profile-{k}") for k in range(TIMES)]
@@ -100,10 +97,7 @@ def main() -> None:
         with browser(Path(folder) / "version") as driver:
             version = driver.capabilities["browserVersion"]
     result = {
-        "date": datetime.now(UTC).date().isoformat(), "seed": 0,
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
-                    "load_before": load},
-        "versions": manifest.versions() | {"chromium": version},
+        **about(load, chromium=version), "seed": 0,
         "hints": whole["hints"], "pictures": whole["pictures"], "page_MB": round(whole["bytes"] / 1e6, 1),
         "write": {
             "seconds": whole["seconds"], "processor_seconds": whole["processor_seconds"],
@@ -116,10 +110,7 @@ def main() -> None:
         },
         "filter_seconds": {"median": statistics.median(seconds["filter"]), "all": seconds["filter"]},
     }
-    text = json.dumps(result, indent=1)
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(text + "\n")
-    print(text)
+    store(result, options.out)
 
 
 if __name__ == "__main__":

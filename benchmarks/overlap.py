@@ -14,24 +14,21 @@ import io
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import shutil
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from artifacts import processor
 from PIL import Image, ImageDraw, ImageFont
+from record import about, load_now, store
 
-from ptdpo_cli.artifacts import manifest
 from ptdpo_cli.stages.overlap import audit
 
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
@@ -235,15 +232,12 @@ def main() -> None:
 
         def progress(done: int, total: int, what: str) -> None:
             marks.setdefault(Path(what).stem, []).append(time.perf_counter())
-        load = round(os.getloadavg()[0], 2)     # other work on the machine makes every figure worse
+        load = load_now()
         start, processor_start = time.perf_counter(), time.process_time()
         summary = audit(str(files["train"]), [str(files["test"])], folder / "out", progress=progress)
         end = time.perf_counter()
         result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
-                        "load_before": load},
-            "versions": manifest.versions(),
+            **about(load),
             "problems": {"train": options.train, "test": options.test},
             "megabytes": {side: round(path.stat().st_size / 1e6) for side, path in files.items()},
             "seconds": {
@@ -261,10 +255,7 @@ def main() -> None:
     finally:
         if options.folder is None:
             shutil.rmtree(folder)
-    text = json.dumps(result, indent=1)
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(text + "\n")
-    print(text)
+    store(result, options.out)
 
 
 if __name__ == "__main__":
