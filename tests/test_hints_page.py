@@ -199,6 +199,17 @@ def test_what_a_hint_brings_comes_from_the_newest_measurement_of_these_hints(tmp
         "samples": 8, "plain": 0, "hinted": 7}
 
 
+def test_a_measurement_of_more_answers_counts_before_a_newer_one(tmp_path):
+    """A look at four problems after all of them were measured must not hide what was found."""
+    hints = write_run(tmp_path / "run", [(problem(), Hint("p", "Look."))], measured=False)
+    for answers, right in ((16, 7), (2, 0)):
+        row = {"problem_id": "p", "samples": answers // 2, "plain_correct": 0, "hinted_correct": right}
+        table = pa.Table.from_pylist([row], schema=UTILITY)
+        write(tmp_path / "run", "utility", {"hints": hints.content_hash, "reference": str(answers) * 32},
+              lambda shard, table=table, n=answers: {"tables": {"utility": table}, "counts": {"answers": n}}, 1)
+    assert utility_of(hints).table("utility")["hinted_correct"].to_pylist() == [7]
+
+
 def test_only_the_first_are_shown_and_the_page_knows_of_how_many(run, tmp_path):
     result, page = page_of(Artifact.open(run / "hints"), tmp_path / "hints.html", limit=17)
     assert (result["hints"], result["of"], page.data["about"]["total"]) == (17, 40, 40)

@@ -582,6 +582,13 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(tmp_path):
     assert again.json["counts"]["skipped"] == 1     # the hint is refused, whatever the recipe says of prompts
 
 
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_measured(tmp_path):
+    run = tmp_path / "run"
+    hints = done("build-hints", *SETTINGS, "--run", run).path
+    refused(2, "hints", "score", hints, "--out", tmp_path / "u.jpg", says=("u.jpg is no name for a picture", "u.png"))
+    assert not (run / "utility").exists()
+
+
 def test_other_problems_and_other_pictures_are_refused(tmp_path, monkeypatch):
     run = tmp_path / "run"
     done("build-hints", *SETTINGS, "--run", run)

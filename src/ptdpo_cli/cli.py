@@ -961,9 +961,11 @@ def score_hints(
     from ptdpo_cli.engines import open_engine
     from ptdpo_cli.stages.show import run_of
     from ptdpo_cli.stages.utility import make_utility, plan_utility
-    from ptdpo_cli.stages.utility_summary import draw_utility, render_utility
+    from ptdpo_cli.stages.utility_summary import draw_utility, open_pyplot, render_utility
     from ptdpo_cli.stages.workspace import require_same_problems
 
+    if out is not None:
+        open_pyplot(out)
     work = _workspace(loaded, run_of(hints), force and part is None)
     require_same_problems(hints, work.problems)
     reference = work.reference

@@ -81,7 +81,7 @@ def write_page(
 
 
 def utility_of(hints: Artifact) -> Artifact | None:
-    """The newest measurement in the run of whether these hints help; None where there is none."""
+    """The measurement in the run of whether these hints help, of most answers, else the newest; None without any."""
     found = []
     for path in artifact_paths(run_of(hints) / "utility"):
         try:
@@ -90,7 +90,7 @@ def utility_of(hints: Artifact) -> Artifact | None:
             continue
         if hints.content_hash in one.manifest.inputs.values():
             found.append(one)
-    return max(found, key=lambda one: one.manifest.created_utc, default=None)
+    return max(found, key=lambda one: (one.manifest.counts.get("answers", 0), one.manifest.created_utc), default=None)
 
 
 def verdict_of(hint: Hint, *, audited: bool) -> str:

@@ -203,12 +203,20 @@ def render_utility(summary: Mapping, console: Console) -> None:
         console.print(Text.assemble(("warning: ", "yellow"), line))
 
 
-def draw_utility(summary: Mapping, out: Path) -> Path:
-    """Three panels: accuracy without and with hints, recovery of all-fail problems, divergence and length.
+def open_pyplot(out: Path):
+    """What draws the picture, to be asked before anything is measured.
 
     Errors: UsageError where matplotlib is missing or the file's ending names no picture.
     """
-    pyplot = load_pyplot("pictures of what hints are worth", out)
+    return load_pyplot("pictures of what hints are worth", out)
+
+
+def draw_utility(summary: Mapping, out: Path) -> Path:
+    """Three panels: accuracy without and with hints, recovery of all-fail problems, divergence and length.
+
+    Errors: as `open_pyplot`.
+    """
+    pyplot = open_pyplot(out)
     groups = groups_of(summary)
     shown = [*sorted(groups[:-1], key=lambda pair: -pair[1]["problems"])[:_MAX_ROWS], groups[-1]]
     shown = [pair for pair in groups if pair in shown]
