@@ -285,11 +285,11 @@ def test_the_limit_of_words_is_exact():
 )
 def test_hostile_solutions_take_little_time(unit):
     solution = (unit * 20_000)[:20_000]
-    start = time.perf_counter()
+    start = time.process_time()
     results = decisive_results(solution, solution[:2000])
     find_leak("Look at the 17 cells there.", "12", question=solution[:5000], steps_results=results)
     find_flags("Look at the 17 cells there.", solution[:5000], solution)
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
 
 
 def test_a_hint_that_the_question_holds_is_one_that_the_student_reads():

@@ -186,9 +186,15 @@ _JOINT = re.compile(
     r"|giving(?: us)?|implying(?: that)?|meaning(?: that)?|we (?:have|get|obtain|know|see)(?: that)?|it follows that"
     r"|then)\b[\s,:]*"
     r"|,\s+(?=(?:from|by|using|according to)\s+the\b)|,\s*(?=(?:\w+\s){0,2}\w*\s?=)"
-    r"|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
+    r"|,\s+(?=(?:in total|(?:al)?together)\s)|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
     re.IGNORECASE,
 )
+_SEEN_THERE = re.compile(
+    r"(?:in|on|at)\s+(?:the|each)\s+[^,=\d]{1,60}\s(?:we|i|you)\s+(?:can\s+)?(?:see|have|find|read)\s+(?:an?\s+)?[0-9][0-9.]*"
+    r"(?=[,.;]|$)",
+    re.IGNORECASE,
+)
+_SAYS_HOW_MUCH = re.compile(r"\b(?:is|are|was|were|see|read|find)\s+(?:an?\s+)?[0-9][0-9.]*$", re.IGNORECASE)
 _DIGIT = re.compile(r"[0-9]")
 _LISTED = re.compile(r"\s*(?:,|;|\n|\band\b|\bthen\b)\s*")
 _LIST_ITEM = re.compile(
@@ -213,9 +219,15 @@ def _cut(sentence: str, found: list[Clause]) -> None:
         found += [Clause(item) for item in items]
         return
     sentence = _strip_intro(sentence)
+    if seen := _SEEN_THERE.match(sentence):     # "At the top we see 3": no joint, though "we see" is one elsewhere
+        found.append(Clause(seen.group()))
+        _cut(sentence[seen.end():].lstrip(" ,.;"), found)
+        return
     premise, means = _PREMISE.match(sentence), MEANS.match(sentence)
-    if means and means.group().strip().lower() in ("in", "on") and ", " not in sentence:
-        means = None
+    if means and means.group().strip().lower() in ("in", "on"):
+        first, rest = _split_at_comma(sentence)
+        if not rest or _SAYS_HOW_MUCH.search(first):    # "In the top row is 3, …" is no means to anything
+            means = None
     if premise:
         first, rest = _split_at_comma(sentence[premise.end():])
         parts = _parts(first)

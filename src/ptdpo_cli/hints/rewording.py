@@ -135,7 +135,7 @@ def _rules(text: str) -> list:
     if text[:5].lower() == "there":
         rules.append(_there_are)
     if _DIGIT.search(text):
-        rules += [_value_of, _has_a, _amount]
+        rules = [_seen_at, *rules, _value_of, _has_a, _amount]
     return rules
 
 
@@ -433,6 +433,23 @@ def _there_are(text: str) -> str:
     return f"count the {re.split(r',| and | but ', match['what'])[0]}"
 
 
+_WHERE = r"(?:in|on|at|inside|under|above|below|beside|next to)\s+(?:the|each|every|its|their)\s+[^,=:\d]+?"
+_SEES = r"(?:there is|there's|(?:we|you|i|one) (?:can )?(?:see|read|find|have))"
+_SEEN = r"(?:an?\s+|the\s+)?(?:number\s+|digit\s+|value\s+)?\d[\d.,]*"
+_SEEN_AT = re.compile(
+    rf"(?:{_SEES}|(?:see|read|find))\s+{_SEEN}\s+(?P<after>{_WHERE})|{_SEEN}\s+(?:is|stands)\s+(?P<behind>{_WHERE})"
+    rf"|(?P<before>{_WHERE}),?\s+(?:is|stands|{_SEES})\s+{_SEEN}",
+    re.IGNORECASE,
+)
+
+
+def _seen_at(text: str) -> str:
+    """"There is a 3 in the top row" or "In the top row we see 3" -> "read what is in the top row"."""
+    match = _SEEN_AT.fullmatch(text)
+    where = match and (match["after"] or match["behind"] or match["before"])
+    return f"read what is {where[0].lower()}{where[1:]}" if where else ""
+
+
 _VALUE = re.compile(rf"(?P<what>[^=]+?)\s*{_IS}\s+(?P<value>{_QUANTITY})(?P<tail>.*)", re.IGNORECASE)
 _TAIL = re.compile(
     r"(?:(?:in|on|at|for|of|per|from|during|long|wide|high|tall|deep|each|old|away)\b[^,=]*)?", re.IGNORECASE
@@ -545,4 +562,4 @@ def _goal(text: str) -> str:
     return ""
 
 
-_WEIGHTS = {_there_are: 3, _value_of: 3, _amount: 1}
+_WEIGHTS = {_there_are: 3, _seen_at: 3, _value_of: 3, _amount: 1}
