@@ -106,7 +106,7 @@ class AttentionHints(Section):
     """Times the gradient of the solution's log-prob (Grad-CAM): a backward pass more."""
     max_regions: Positive = 4
     """Regions named at most, the most salient first."""
-    threshold: Fraction = 0.15
+    threshold: Fraction = 0.2
     """A region is as salient as this share of the most salient one, or more."""
     tokens_per_batch: Positive = 16_384
     """Padded tokens that go through the model at once."""

@@ -299,27 +299,33 @@ def evidence(
 ) -> torch.Tensor:
     """What each row of one layer looks at for what it says -> evidence_BQC ≥ 0, summed over heads.
 
-    e_r(c) = Σ_h m_hr KL(p_hr ‖ p°_h) · max(0, p_hr(c) − p°_h(c)) [· max(0, ∂ log p(response) / ∂a_hr(c))]
+    e_r(c) = Σ_h m_hr KL(p_hr ‖ b_h) · max(0, a_hr(c) − m_hr b_h(c)) [· max(0, ∂ log p(response) / ∂a_hr(c))]
+    b_h(c) = ½ p°_h(c) + ½ Σ_r a_hr(c) / Σ_r m_hr
 
     a_hr(c) is the attention of row r in head h to image token c, m_hr = Σ_c a_hr(c) its image mass, p_hr = a_hr / m_hr
-    where on the pictures it looks, and p°_h the same of the mean content-free row. So a row and head count by how much
-    they look at the pictures, times how far (nats) where they look is from where they look whatever is asked; sinks,
-    which get mass from every text, are in p°_h and go with it.
+    where on the pictures it looks, and p°_h the same of the mean content-free row. b_h is where the head looks anyway:
+    whatever is asked, and whatever word of this text is said. So a row and head count by how much they look at the
+    pictures, times how far (nats) from that they look; attention sinks are in b_h and go with it.
 
     Source: the content-free map is that of arXiv 2502.17422 (there a ratio of maps, without weights of heads).
     """
     text_BHQC, free_BHFC = attention_BHRC.split([is_row_BQ.shape[1], free_weights_BF.shape[1]], 2)
+    text_BHQC = text_BHQC * is_row_BQ[:, None, :, None]
     free_BHC = torch.einsum("bhfc,bf->bhc", free_BHFC, free_weights_BF.to(free_BHFC.dtype))
-    mass_BHQ, free_mass_BH = text_BHQC.sum(-1), free_BHC.sum(-1)
-    where_BHQC = text_BHQC / mass_BHQ.clamp_min(_FLOOR)[..., None]
-    free_BHC = free_BHC / free_mass_BH.clamp_min(_FLOOR)[..., None]
+    mass_BHQ = text_BHQC.sum(-1)
+    anyway_BHC = 0.5 * _shares(free_BHC) + 0.5 * _shares(text_BHQC.sum(2))
+    where_BHQC = _shares(text_BHQC)
     gain_BHQ = torch.xlogy(where_BHQC, where_BHQC).sum(-1)
-    gain_BHQ -= (where_BHQC @ free_BHC.clamp_min(_FLOOR).log()[..., None])[..., 0]
-    weight_BHQ = mass_BHQ * gain_BHQ.clamp_min_(0) * is_row_BQ[:, None]
-    found_BHQC = (where_BHQC - free_BHC[:, :, None]).clamp_min_(0)
+    gain_BHQ -= (where_BHQC @ anyway_BHC.clamp_min(_FLOOR).log()[..., None])[..., 0]
+    found_BHQC = (text_BHQC - mass_BHQ[..., None] * anyway_BHC[:, :, None]).clamp_min_(0)
     if gradient_BHQC is not None:
         found_BHQC = found_BHQC * gradient_BHQC.clamp_min(0)
-    return torch.einsum("bhq,bhqc->bqc", weight_BHQ, found_BHQC)
+    return torch.einsum("bhq,bhqc->bqc", mass_BHQ * gain_BHQ.clamp_min_(0), found_BHQC)
+
+
+def _shares(attention_C: torch.Tensor) -> torch.Tensor:
+    """Attention over image tokens as shares of its sum (last axis)."""
+    return attention_C / attention_C.sum(-1, keepdim=True).clamp_min(_FLOOR)
 
 
 def look(policy: Policy, readings: Sequence[Reading], *, gradient: bool = False) -> list[list[np.ndarray]]:
