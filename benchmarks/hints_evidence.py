@@ -3,8 +3,8 @@
     python benchmarks/hints_evidence.py            everything, two runs at a time with one thread each; resumes
     python benchmarks/hints_evidence.py --write    only the page and the picture, from the runs that are there
 
-1. Hints of each source on the training problems of digit-grid, and attention+steps on a file as a user would have it
-   (the same pictures and questions, solutions in prose, no regions): the audit, and the frozen base with and without.
+1. Hints of each source on the training problems of digit-grid, and attention+steps on files as a user would have them
+   (the same pictures and questions, solutions in three wordings, no regions): the audit, and the frozen base with and without.
 2. Three seeds of training per arm, from one base, with the same problems, rollouts and steps: no hints (GRPO), the data
    set's own annotation, made hints (attention+steps), and another problem's hints.
 The test problems show handwriting that no training problem shows.
@@ -104,7 +104,7 @@ def worth(hints: str, *overrides: str) -> dict:
 
 def score_own_data(kind: str) -> dict:
     """What a user has: pictures in a folder, and a file of questions, answers and solutions."""
-    folder = RUNS / f"own-{kind}"
+    folder = RUNS / f"own-{kind.replace(' ', '-')}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "mine.jsonl").open("w") as file:
         for i, (problem, grid) in enumerate(digit_grid.load_with_grids("train", seed=7, count=SCORED)):
@@ -116,18 +116,28 @@ def score_own_data(kind: str) -> dict:
     return scored | {"in_taught_form": worth(scored["path"])}
 
 
-def in_prose(problem, grid: digit_grid.Grid) -> str:
-    """The worked solution as a person might write it."""
-    cells = digit_grid.KINDS[problem.category].cells(grid)
+def told(problem, grid: digit_grid.Grid, *, cell: str, then: str, end: str) -> str:
+    """The worked solution as a person might write it, sentence by sentence."""
     sentences, total = [], 0
-    for n, i in enumerate(cells):
+    for i in digit_grid.KINDS[problem.category].cells(grid):
         total += grid.digits[i]
-        shown = f"The digit in the {digit_grid.CELLS[i]} cell is {grid.digits[i]}"
-        sentences.append(f"{shown}." if n == 0 else f"{shown}, so the sum becomes {total}.")
-    return " ".join([*sentences, f"Therefore, the answer is {total}."])
+        shown = cell.format(cell=digit_grid.CELLS[i], digit=grid.digits[i])
+        sentences.append(f"{shown}{then.format(total=total)}." if sentences else f"{shown}.")
+    return " ".join([*sentences, end.format(total=total)])
 
 
-SOLUTIONS = {"short": lambda problem, grid: problem.solution, "prose": in_prose}
+PROSE = {
+    "cell": "The digit in the {cell} cell is {digit}", "then": ", so the sum becomes {total}",
+    "end": "Therefore, the answer is {total}.",
+}
+OTHER_PROSE = {
+    "cell": "At the {cell} we see {digit}", "then": ", which makes {total}", "end": "In all that is {total}.",
+}
+SOLUTIONS = {
+    "short": lambda problem, grid: problem.solution,
+    "prose": lambda problem, grid: told(problem, grid, **PROSE),
+    "other prose": lambda problem, grid: told(problem, grid, **OTHER_PROSE),
+}
 
 
 def train(arm: str, seed: int) -> dict:
@@ -200,7 +210,8 @@ def page(results: dict, kept: dict) -> str:
         "",
         f"*own data*: {SCORED} problems in a JSONL file as a user has it: pictures, questions, answers and solutions, no regions, no steps. "
         "*short*: solutions as the base writes them (\"top-left 3, center 8 makes 11\"); *prose*: \"The digit in the top-left cell is 3. The digit "
-        "in the center cell is 8, so the sum becomes 11.\" *Worded by the recipe*: `teacher.hint_template` of recipes/tiny.yaml, which puts "
+        "in the center cell is 8, so the sum becomes 11.\"; *other prose*: \"At the top-left we see 3. At the center we see 8, which makes "
+        "11.\" The base was taught neither. *Worded by the recipe*: `teacher.hint_template` of recipes/tiny.yaml, which puts "
         "where to look into the one form of hint that the base was taught. `steps` on digit-grid itself are the data set's own.",
         "",
         "*all-fail recovered*: of the problems that fail all samples without the hint, those that are right at least once with it. KL is "
