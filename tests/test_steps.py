@@ -68,6 +68,7 @@ def test_there_are_enough_of_them():
     ("The bar for 2010 is 40.", "Read the bar for 2010."),
     ("There is a 3 in the top row.", "Read what is in the top row."),
     ("In the top row is 3, which makes 11.", "Read what is in the top row."),
+    ("The top bar shows 3, and now the total is 11.", "Read the top bar."),
     ("I read 3 at the left end.", "Read what is at the left end."),
     ("The number 7 stands under the bridge.", "Read what is under the bridge."),
     ("There are 5 red cells in the picture.", "Count the red cells in the picture."),
@@ -147,6 +148,12 @@ def test_steps_of_digit_grid_name_the_cells_in_order():
     for problem in digit_grid.load("train", count=200):
         steps = draft_from_steps(problem, read="solution").steps
         assert steps == (f"Read {', '.join(region.label for region in problem.regions)}.", "Add them.")
+
+
+def test_readings_in_sentences_are_no_list():
+    told = "The left bar shows 3. The middle bar shows 8, and now the total is 11. The right bar is 2, so it is 13."
+    steps = steps_from_text(f"{told} The answer is 13.", answer="13", question="Add up the bars.")
+    assert steps == ("Read the left bar.", "Read the middle bar.", "Find the total.", "Read the right bar.")
 
 
 def test_which_text_is_read():

@@ -186,7 +186,8 @@ _JOINT = re.compile(
     r"|giving(?: us)?|implying(?: that)?|meaning(?: that)?|we (?:have|get|obtain|know|see)(?: that)?|it follows that"
     r"|then)\b[\s,:]*"
     r"|,\s+(?=(?:from|by|using|according to)\s+the\b)|,\s*(?=(?:\w+\s){0,2}\w*\s?=)"
-    r"|,\s+(?=(?:in total|(?:al)?together)\s)|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
+    r"|,\s+(?:and\s+)?(?:now\s+)?(?=(?:in total|(?:al)?together|(?:the )?(?:sum|total) (?:is|becomes|comes))\s)"
+    r"|\s+(?=because\b)|,\s+(?=(?:since|as|because)\b)",
     re.IGNORECASE,
 )
 _SEEN_THERE = re.compile(
@@ -198,7 +199,7 @@ _SAYS_HOW_MUCH = re.compile(r"\b(?:is|are|was|were|see|read|find)\s+(?:an?\s+)?[
 _DIGIT = re.compile(r"[0-9]")
 _LISTED = re.compile(r"\s*(?:,|;|\n|\band\b|\bthen\b)\s*")
 _LIST_ITEM = re.compile(
-    r"(?:the\s+)?(?P<label>[A-Za-z][A-Za-z'-]*(?:\s[A-Za-z][A-Za-z'-]*){0,2})\s*(?::|is|has|shows)?\s*(?P<value>\d+)"
+    r"(?:the\s+)?(?!The\s)(?P<label>[A-Za-z][A-Za-z'-]*(?:\s[A-Za-z][A-Za-z'-]*){0,2})\s*(?::|is|has|shows)?\s*(?P<value>\d+)"
     r"(?:\s*(?P<running>makes|gives|totals|sums to|brings it to)\s*\d+)?\.?",
 )
 
