@@ -225,9 +225,10 @@ def _cut(sentence: str, found: list[Clause]) -> None:
         _cut(sentence[seen.end():].lstrip(" ,.;"), found)
         return
     premise, means = _PREMISE.match(sentence), MEANS.match(sentence)
-    if means and means.group().strip().lower() in ("in", "on"):
+    if means:
         first, rest = _split_at_comma(sentence)
-        if not rest or _SAYS_HOW_MUCH.search(first):    # "In the top row is 3, …" is no means to anything
+        is_place = means.group().strip().lower() in ("in", "on")
+        if is_place and (not rest or _SAYS_HOW_MUCH.search(first)):     # "In the top row is 3, …" is no means
             means = None
     if premise:
         first, rest = _split_at_comma(sentence[premise.end():])
@@ -237,7 +238,6 @@ def _cut(sentence: str, found: list[Clause]) -> None:
             _cut(rest, found)
         return
     if means:
-        first, rest = _split_at_comma(sentence)
         if not rest:
             pieces = _JOINT.split(sentence, maxsplit=1)
             first, rest = pieces[0], pieces[1] if len(pieces) > 1 else ""

@@ -446,7 +446,7 @@ _SEEN_AT = re.compile(
 def _seen_at(text: str) -> str:
     """"There is a 3 in the top row" or "In the top row we see 3" -> "read what is in the top row"."""
     match = _SEEN_AT.fullmatch(text)
-    where = match and (match["after"] or match["behind"] or match["before"])
+    where = match and match[match.lastgroup]
     return f"read what is {where[0].lower()}{where[1:]}" if where else ""
 
 
