@@ -185,10 +185,13 @@ UTILITY = pa.schema([
 ])
 
 # What a verdict may be. Only "right" has accuracy 1; "unjudged" has none; the others have 0 and say why.
-OUTCOMES = ("right", "wrong", "no_answer", "truncated", "refused", "timeout", "error", "unjudged")
+OUTCOMES = ("right", "wrong", "contradiction", "no_answer", "truncated", "refused", "timeout", "error", "unjudged")
 
 # How an answer is compared; docs/rewards.md says what each takes for right.
-ANSWER_TYPES = ("choice", "integer", "float", "expression", "list", "set", "text")
+ANSWER_TYPES = (
+    "choice", "integer", "float", "expression", "quantity", "named", "ratio", "interval", "blanks", "alternatives",
+    "statements", "list", "set", "text",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ptdpo_cli.braces import closing_brace
+from ptdpo_cli.mathtext.braces import closing_brace
 from ptdpo_cli.datasets.options import LETTERS, letter_of, one_letter, options_in
 from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError

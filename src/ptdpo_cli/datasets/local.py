@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem, Region
-from ptdpo_cli.braces import closing_brace
+from ptdpo_cli.mathtext.braces import closing_brace
 from ptdpo_cli.datasets.images import fetch_image, read_image_file
 from ptdpo_cli.datasets.layout import data_files
 from ptdpo_cli.datasets.options import LETTERS

@@ -1,4 +1,4 @@
-"""The final answer of a response, looked for in several ways, after the thought; and what is a refusal.
+r"""The final answer of a response, looked for in several ways, after the thought; and what is a refusal.
 
 Every pattern has bounded repetitions, so that any text takes linear time.
 """
@@ -7,63 +7,104 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from string import ascii_uppercase
+from typing import Literal
 
-from ptdpo_cli.braces import closing_brace
-from ptdpo_cli.rewards.verify import LETTERS
+from ptdpo_cli.mathtext import plain, read
+from ptdpo_cli.mathtext.braces import closing_brace
+from ptdpo_cli.mathtext.values import Named, Several, Text
+from ptdpo_cli.rewards.choices import LETTERS, bare_letter, named_options
+from ptdpo_cli.rewards.verify import number
 
-WAYS = ("boxed", "tag", "phrase", "letter")
+WAYS = ("boxed", "tag", "phrase", "letter", "yes-no", "option-text", "bare")
+Reads = Literal["answer", "text"]
 
-_BOX = re.compile(r"\\boxed\s{0,8}\{")
+_MAX_PROSE = 6000       # characters at a response's end in which sentences are looked at
+_BOX = re.compile(r"\\f?boxed?\s{0,8}\{")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _EMPHASIS = re.compile(r"\*\*|__(?!_)|`")
-_NAME = r"(?:(?:final|correct|right|best|most likely) )?(?:answers?|options?|choices?)"
+_NAME = r"(?:(?:final|correct|right|best|most likely|closest) )?(?:answers?|options?|choices?)"
+_THEN = r"(?: (?:is|are|would be|should be|must be)\b(?: (?:therefore|thus|hence|then|clearly|indeed|likely|probably|simply|most likely))?,?)"
 _PHRASE = re.compile(
-    rf"\b{_NAME}(?: (?:to|of|for) [^.:\n]{{1,80}}?)? ?(?:is|are|would be|should be|must be)\b ?:? ?"
-    rf"|\b{_NAME} ?[:=] ?"
-    r"|(?:答案|选项)(?:是|为)? ?[:：]? ?",
+    rf"\b(?P<strong>(?:final|correct|right|best|most likely|closest)? ?\banswers?)(?: (?:to|of|for|choice|option) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
+    rf"|\b{_NAME}(?: (?:to|of|for) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
+    rf"|\b(?P<colon>{_NAME}) ?[:=：] ?"
+    r"|(?P<chinese>【?(?:正确)?(?:答案|选项)】?(?:是|为|应该是|应为)? ?[:：]? ?|故?(?:应|正确)?选(?:择|项)?(?:是|为)? ?[:：]? ?(?=[(（]?[A-Z]))"
+    r"|\bI(?:'d| would| will|'ll)? (?:choose|select|pick|go with) ",
     re.IGNORECASE,
 )
 # A sentence ends at a full stop that is followed by a space, at the line's end, or where it begins to explain.
-_END = re.compile(r"[.!?](?=\s|$)|[。！？\n]|,? (?:because|since|as|so|which|where)\b", re.IGNORECASE)
+_END = re.compile(
+    r"[.!?](?=\s|$)|[。！？\n；]|，(?=[^A-Z0-9])|,? (?:because|since|as|so|which|where|rather than|instead of)\b|,? (?:and )?not (?=\(?[A-Z]\b)",
+    re.IGNORECASE,
+)
 _MATH = re.compile(
     r"\$\$?([^$\n]{1,500})\$\$?|\\\(((?:(?!\\\)).){1,500})\\\)|\\\[((?:(?!\\\]).){1,500})\\\]", re.DOTALL
 )
 _LINE = re.compile(
-    r"(?:option |choice |answer )?(?:\\text(?:bf)?\{|[(\[])? ?([A-Z]) ?(?:[)\]}](?:[.:]| |$)|[.:](?: |$)|$)"
-    r"(?! ?(?:or|and|/|,) ?\(?[A-Z]\b)",
+    r"(?:option |choice |answer )?(?:\\text(?:bf)?\{|[(\[（])? ?([A-Z]) ?(?:[)\]}）](?:[.:]| |$)|[.:、](?: |$)|#{0,3}$)"
+    r"(?! ?(?:(?:or|and)\b|/|,) ?\(?[A-Z]\b)",
     re.IGNORECASE,
 )
-_MARKED = re.compile(r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b[Oo]ption ([A-Z])\b")
+_LABEL = re.compile(r"(?<![A-Za-z0-9])[(（]([A-Z])[)）]|(?<![A-Za-z0-9(])([A-Z])[.:)](?= )")
+_MARKED = re.compile(
+    r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b[Oo]ption ([A-Z])\b"
+    r"|(?<![A-Za-z] )\b([A-Z]) is (?:the )?(?:correct|right|best)\b"
+)
+_CLOSES = re.compile(r"\b(?:is|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?(?:[.!]?\s*$|[.!](?=\s))")
 _LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[,;、&]| and|, and)? ?[(\[]?[A-Z][)\]]?){1,9}\.?")
 
 
 def extract(
-    text: str, ways: Sequence[str] = ("boxed",), *, choices: Sequence[str] = (), answer_type: str = "text"
+    text: str,
+    ways: Sequence[str] = ("boxed",),
+    *,
+    choices: Sequence[str] = (),
+    answer_type: str = "text",
+    n_values: int = 1,
+    reads: Reads = "answer",
 ) -> tuple[str, str] | None:
     r"""The answer and the way it was found, by the first way of `ways` that finds one; None where none does.
 
-    boxed    the last `\boxed{…}`, nested braces included
-    tag      the last `<answer>…</answer>`, or the box in it
-    phrase   after the last "the answer is", "final answer:", "the correct option is": to the end of the sentence or
-             line; or the formula, if it begins with one, or the box in it
-    letter   choice and set alone: a letter that stands as a line's beginning or as its whole, or that alone is
-             marked as in "(B)"; a list of all options is no answer, and neither is the article in "A triangle has …"
+    boxed        the last `\boxed{…}` (or `\fbox`), nested braces included; where the reference has several values and
+                 there are as many boxes, the last boxes together
+    tag          the last `<answer>…</answer>`, or the box in it
+    phrase       after the last "the answer is", "final answer:", "the correct option is", "故选": to the end of the
+                 sentence or line; or the formula, if it begins with one, or the box in it. Else the value at the end
+                 of a last sentence that concludes ("Therefore, the area is 5")
+    letter       choice and set alone: a letter that stands as a line's beginning or as its whole, that alone is marked
+                 as in "(B)", or that a sentence ends with ("is B."); a list of all options is no answer, and neither
+                 is the article in "A triangle has …"
+    yes-no       "Yes" or "No" as the first word, before a comma or a full stop
+    option-text  choice alone: the one option whose text the response is, or names
+    bare         a value that is the whole response or its last line; of a single sentence the only number in it
 
-    Only what follows the thought counts; a thought that never ends gives None. A box that never closes gives no box.
+    `reads` "answer": only what follows the thought counts, and a thought that never ends gives None; "text": a thought
+    is text like any other. A box that never closes gives no box.
     """
-    answer = after_thought(text)
+    answer = after_thought(text) if reads == "answer" else text
     if answer is None:
         return None
-    finders = {"boxed": _boxed, "tag": _tagged, "phrase": _stated}
     for way in ways:
-        if way != "letter":
-            found = finders[way](answer)
-        elif answer_type in ("choice", "set"):
-            found = _lettered(answer, len(choices), several=answer_type == "set")
-        else:
-            found = None
+        match way:
+            case "boxed":
+                found = _boxed(answer, n_values)
+            case "tag":
+                found = _tagged(answer)
+            case "phrase":
+                found = _stated(answer, choices, answer_type)
+            case "letter" if answer_type in ("choice", "set"):
+                found = _lettered(answer, choices, several=answer_type == "set")
+            case "yes-no":
+                found = _yes_or_no(answer, choices, answer_type)
+            case "option-text" if answer_type == "choice" and choices:
+                found = _option_named(answer, tuple(choices))
+            case "bare":
+                found = _bare(answer, answer_type)
+            case _:
+                found = None
         if found is not None:
             return found, way
     return None
@@ -85,13 +126,24 @@ def after_thought(text: str) -> str | None:
     return None if "<think>" in answer else answer
 
 
-def _boxed(answer: str) -> str | None:
+# --- boxes and tags ---------------------------------------------------------------------------------------------------
+
+
+def _boxed(answer: str, n_values: int = 1) -> str | None:
     boxes = list(_BOX.finditer(answer))
     if not boxes:
         return None
-    start = boxes[-1].end()
-    end = closing_brace(answer, start)
-    return None if end is None else answer[start:end].strip()
+    last = _content(answer, boxes[-1])
+    if n_values > 1 and len(boxes) > 1 and last is not None:
+        together = [_content(answer, box) for box in boxes[-n_values:]]
+        if len(together) == n_values and None not in together and not isinstance(read(last), Several):
+            return "; ".join(together)
+    return last
+
+
+def _content(answer: str, box: re.Match) -> str | None:
+    end = closing_brace(answer, box.end())
+    return None if end is None else answer[box.end():end].strip()
 
 
 def _tagged(answer: str) -> str | None:
@@ -104,42 +156,228 @@ def _tagged(answer: str) -> str | None:
     return None
 
 
-def _stated(answer: str) -> str | None:
-    plain = _EMPHASIS.sub("", answer)
-    phrases = list(_PHRASE.finditer(plain))
+# --- sentences --------------------------------------------------------------------------------------------------------
+
+
+def _stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
+    text = _EMPHASIS.sub("", answer)
+    masked = _without_options(text, tuple(choices))
+    phrases = list(_PHRASE.finditer(masked))
     for phrase in reversed(phrases[-3:]):      # "the answer is:" at the very end says nothing yet
-        rest = plain[phrase.end() : phrase.end() + 2000].lstrip()
-        if _BOX.match(rest.lstrip("$ ")):
-            return _boxed(rest[: _first_line(rest)])
-        if math := _MATH.match(rest):
-            return next(part for part in math.groups() if part is not None).strip()
-        end = _END.search(rest)
-        span = rest[: end.start() if end else len(rest)].strip().strip("\"'*").rstrip(",;:").strip()
-        if span and len(span) <= 300:
-            return span
-    return None
+        span = _span(text, phrase.end())
+        if span is None:
+            continue
+        is_strong = phrase["strong"] or phrase["colon"] or phrase["chinese"]
+        if answer_type == "choice" and not is_strong and named_options(span, choices)[0] is None:
+            continue        # "the other options are not applicable"
+        return span
+    return _concluded(text, choices, answer_type)
+
+
+def _span(text: str, start: int) -> str | None:
+    """What a phrase announces, from here to the sentence's end; the next line where this one ends with a colon."""
+    rest = text[start : start + 2000].lstrip(" \t")
+    if rest.startswith("\n") or rest.startswith("\r"):
+        rest = rest.lstrip()
+    if _BOX.match(rest.lstrip("$ ")):
+        return _boxed(rest[: _first_line(rest)])
+    if math := _MATH.match(rest):
+        formula = next(part for part in math.groups() if part is not None).strip()
+        behind = re.match(r" ?(?:[A-Za-z°%]{1,6}(?:\^?[23²³])?(?=[.,;\s]|$)|(?:π|√)[^.\s]*)", rest[math.end():])
+        return formula + behind[0] if behind and not re.match(r" (?:is|are|and|or|as|so|in|for)\b", behind[0]) else formula
+    if ends := _END.search(rest):
+        span = rest[: ends.start()]
+        if ends[0] == "\n" and span.rstrip().endswith(":"):
+            following = rest[ends.end():].lstrip().partition("\n")[0].strip()
+            span = following if following else span
+    else:
+        span = rest
+    span = span.strip().strip("\"'*“”").rstrip(",;:").strip()
+    return span if span and len(span) <= 300 else None
 
 
 def _first_line(text: str) -> int:
     return len(text.partition("\n")[0])
 
 
-def _lettered(answer: str, n_choices: int, *, several: bool) -> str | None:
-    known = set(ascii_uppercase[:n_choices] or LETTERS)
+def _without_options(text: str, choices: tuple[str, ...]) -> str:
+    """The text with those options blanked that sound like a phrase: "None of the other answers is correct"."""
+    for option in choices:
+        if len(option) > 6 and _PHRASE.search(option):
+            text = re.sub(re.escape(option), lambda found: "\0" * len(found[0]), text, flags=re.IGNORECASE)
+    return text
+
+
+_SENTENCE = re.compile(r"(?<=[^A-Z][.!?])\s+|(?<=[。！？])|\n+")
+_CONCLUDES = re.compile(r"\s*(?:[-*•] )?(?:therefore|thus|hence|so|in conclusion|consequently|finally|as a result)\b", re.IGNORECASE)
+_LAST_IS = re.compile(
+    r".{0,600}(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|of|to)|=|≈|\\approx|\\Rightarrow)(?: (?:exactly|approximately|about|around|only|just))? ?[:]? ?(\S.{0,120}?)[.!]?\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@lru_cache(maxsize=512)
+def _sentences(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in _SENTENCE.split(text[-_MAX_PROSE:]) if part and part.strip())
+
+
+def _concluded(text: str, choices: Sequence[str], answer_type: str) -> str | None:
+    """The value at the end of the last sentence, if that sentence draws a conclusion."""
+    sentences = _sentences(text)
+    if not sentences or not _CONCLUDES.match(sentences[-1]):
+        return None
+    return _at_the_end(sentences[-1], choices, answer_type)
+
+
+def _at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str | None:
+    match = _LAST_IS.fullmatch(sentence)
+    if match is None:
+        return None
+    said = match[1].strip(" $*")
+    if answer_type == "choice":
+        return said if choices and named_options(said, choices)[0] is not None else None
+    return said if _is_value(said, answer_type) else None
+
+
+def _is_value(text: str, answer_type: str) -> bool:
+    if not text or len(text) > 200:
+        return False
+    if answer_type in ("integer", "float"):
+        return number(text) is not None
+    if answer_type in ("choice", "text"):
+        return False
+    value = read(text)
+    value = value.value if isinstance(value, Named) else value
+    return not isinstance(value, Text) and not (isinstance(value, Several) and any(isinstance(one, Text) for one in value.items))
+
+
+# --- letters ----------------------------------------------------------------------------------------------------------
+
+
+def _lettered(answer: str, choices: Sequence[str], *, several: bool) -> str | None:
+    known = set(ascii_uppercase[: len(choices)] or LETTERS)
     lines = [_EMPHASIS.sub("", line).strip().lstrip("-•> ") for line in answer.strip().splitlines() if line.strip()]
     if not lines:
         return None
     if several and _LETTERS.fullmatch(lines[-1]) and set(re.findall("[A-Z]", lines[-1])) <= known:
         return lines[-1].removesuffix(".")
-    found = [match[1].upper() for line in lines if (match := _LINE.match(line)) and match[1].upper() in known]
-    at_the_ends = [m for line in (lines[-1], lines[0]) if (m := _LINE.match(line)) and m[1].upper() in known]
-    if at_the_ends and len(set(found)) == 1:
-        return found[0]
+    begun = [(match[1].upper(), line) for line in lines if (match := _LINE.match(line)) and match[1].upper() in known]
+    found = {letter for letter, line in begun if not _lists_options(line)}
+    at_the_ends = any((m := _LINE.match(line)) and m[1].upper() in known for line in (lines[-1], lines[0]))
+    if at_the_ends and len(found) == 1 and len(begun) == sum(letter in found for letter, _ in begun):
+        (letter,) = found
+        contradicted = next((line for _, line in begun if named_options(line, choices)[1]), None) if choices else None
+        return contradicted or letter
     alone = [m[1].upper() for line in lines[-1:] if (m := re.fullmatch(r"[(\[]?([A-Z])[)\]]?[.:]?", line))]
     if alone and alone[0] in known:     # after a list of the options
         return alone[0]
+    if _lists_options(answer):
+        return None
     marked = {next(filter(None, groups)) for groups in _MARKED.findall(answer)} & known
-    return marked.pop() if len(marked) == 1 else None
+    if len(marked) == 1:
+        return marked.pop()
+    closing = {letter for sentence in _sentences(answer) for letter in _CLOSES.findall(sentence)} & known if not marked else set()
+    return closing.pop() if len(closing) == 1 else None
+
+
+def _lists_options(text: str) -> bool:
+    """Whether A, B and C stand there as labels: a list of the options, which chooses none."""
+    labels = {one or other for one, other in _LABEL.findall(text)}
+    return {"A", "B"} <= labels and (len(labels) > 2 or "\n" not in text.strip())
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+_YES = re.compile(r"[\s*_\"'`]{0,8}(yes|no|true|false)[*_\"'`]{0,4}(?:[.,;:!]|\s*$|\s*\n|\s[-–—]|\s(?:it|they|he|she|there|this|that|the)\b)", re.IGNORECASE)
+
+
+def _yes_or_no(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
+    if answer_type not in ("text", "choice"):
+        return None
+    match = _YES.match(answer)
+    if match is None or (choices and named_options(match[1], choices)[0] is None):
+        return None
+    return match[1] if choices or answer_type == "text" else None
+
+
+def _option_named(answer: str, choices: tuple[str, ...]) -> str | None:
+    """The option that a response is, or the only one that it speaks of."""
+    said = answer.strip().strip("*#").strip()
+    said = re.sub(r"^\d{1,2}[.)] +(?=[A-Za-z])", "", said)
+    if len(said) <= 400 and "\n" not in said and bare_letter(said) is None:
+        option, is_contradicted = named_options(said, choices)
+        if option is not None or is_contradicted:
+            return said
+    mentioned = _mentions(_EMPHASIS.sub("", plain(answer[-_MAX_PROSE:]) if len(answer) < 2000 else answer[-_MAX_PROSE:]), choices)
+    if len(mentioned) == 1:
+        (index,) = mentioned
+        if _is_telling(choices[index]) or len(answer) < 300:
+            return choices[index]
+    for sentence in (_sentences(answer)[-1:] + _sentences(answer)[:1]) if len(answer) < 1500 else _sentences(answer)[-1:]:
+        if found := _at_the_end(_EMPHASIS.sub("", sentence), choices, "choice"):
+            return found
+    return None
+
+
+def _is_telling(option: str) -> bool:
+    """Whether an option's text is no number and no letter, so that a mention of it is no accident."""
+    return re.search(r"[^\W\d_]{4}", option) is not None
+
+
+_DENIED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\bno|\bexcept|\bother than|\bincorrect[^.]{0,20}|\bfalse that)(?: [a-z]+){0,2} $", re.IGNORECASE)
+
+
+def _mentions(text: str, choices: tuple[str, ...]) -> set[int]:
+    """Which options' texts stand in a text as whole words; one that stands inside of a longer one does not count."""
+    spans: list[tuple[int, int, int]] = []
+    for index, option in enumerate(choices):
+        pattern = _mention_of(option)
+        if pattern is not None:
+            spans += [(match.start(), match.end(), index) for match in pattern.finditer(text)]
+    longest = [
+        one for one in spans
+        if not any(other[0] <= one[0] and one[1] <= other[1] and other[1] - other[0] > one[1] - one[0] for other in spans)
+    ] if len(spans) <= 200 else []
+    return {index for start, _, index in longest if not _DENIED.search(text, max(0, start - 40), start)}
+
+
+@lru_cache(maxsize=4096)
+def _mention_of(option: str) -> re.Pattern | None:
+    words = plain(option).strip(" .").split()
+    if not words or len(words) > 40 or (len(words) == 1 and len(words[0]) < 2):
+        return None
+    body = r"\s+".join(map(re.escape, words))
+    flags = re.IGNORECASE if re.search(r"[^\W\d_]{3}", option) else re.NOFLAG
+    return re.compile(rf"(?<![\w.,$£€-])(?<!\d ){body}(?![\w%]|[.,:]\d|-\w)", flags)
+
+
+# --- bare values ------------------------------------------------------------------------------------------------------
+
+_NUMBER = re.compile(r"(?<![\w.,^])[-−]?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?![\w^]|\.\d|,\d)|(?<![\w.,^])[-−]?\.\d+(?!\w)")
+
+
+def _bare(answer: str, answer_type: str) -> str | None:
+    said = answer.strip().strip("*`#").strip()
+    if not said or answer_type == "choice":
+        return None
+    if len(said) <= 300 and "\n" not in said:
+        if math := _MATH.fullmatch(said.rstrip(".")):
+            return next(part for part in math.groups() if part is not None).strip()
+        if _is_value(said, answer_type):
+            return said
+        if answer_type == "text":
+            return said.rstrip(".") if len(said.split()) <= 6 and not _CONCLUDES.match(said) else None
+        if answer_type in ("integer", "float") and len(_sentences(said)) == 1:
+            numbers = _NUMBER.findall(_EMPHASIS.sub("", said))
+            if len(numbers) == 1 and not re.search(r"\d[a-zA-Z]|[*/=+]", said):
+                return numbers[0]
+            return _at_the_end(said, (), answer_type)
+        return None
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if answer_type == "text" or len(lines) < 2:
+        return None
+    last, before = (_EMPHASIS.sub("", line).strip(" $.") for line in (lines[-1], lines[-2]))
+    return last if _is_value(last, answer_type) and not _is_value(before, answer_type) else None
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -147,7 +385,7 @@ def _lettered(answer: str, n_choices: int, *, several: bool) -> str | None:
 _CANNOT = r"(?:cannot|can not|can['’]t|won['’]t|(?:am|are|['’]m) (?:unable|not able) to)"
 _HELP = (
     r"(?:help|assist|answer|comply|fulfil|fulfill|provide|process|view|see|access|open|analy[sz]e|interpret|identify|"
-    r"solve|complete|do that|do this|continue|discuss|look at|display|read|perceive)"
+    r"solve|complete|do that|do this|continue|discuss|look at|display|read|perceive|determine|evaluate|comment)"
 )
 _REFUSAL = re.compile(
     rf"\b(?:I|we) ?{_CANNOT} (?:directly |actually |really )?{_HELP}\b"

@@ -15,7 +15,7 @@ from ptdpo_cli.rewards.format import format_reward
 from ptdpo_cli.rewards.functions import Call, call_functions
 from ptdpo_cli.rewards.published import published
 from ptdpo_cli.rewards.shaping import overlong_penalty, repetition_penalty
-from ptdpo_cli.rewards.verify import decide, decimals, expression, malformed
+from ptdpo_cli.rewards.verify import contradicts, decide, decimals, expression, malformed, n_values
 
 _MAX_CHECKED_CHARACTERS = 200     # longer texts are no numbers, and there is nothing to learn from a time-out
 # Two such texts are the same number exactly if they are the same text, so that comparing them is a check of its own.
@@ -97,7 +97,8 @@ def grade_all(
         None
         if response.is_truncated
         else extract(
-            response.text, extraction, choices=response.problem.choices, answer_type=response.problem.answer_type
+            response.text, extraction, choices=response.problem.choices, answer_type=response.problem.answer_type,
+            n_values=n_values(response.problem.answer, response.problem.answer_type),
         )
         for response in responses
     ]
@@ -141,6 +142,10 @@ def _verdicts(responses: Sequence[Response], texts: Sequence[str | None], time_l
     unsaid = [index for index, one in enumerate(said) if one is None]
     tasks = [("equal", expression(texts[index]), expression(responses[index].problem.answer)) for index in unsaid]
     outcomes = ["right" if one else "wrong" for one in said]
+    for index, (response, text) in enumerate(zip(responses, texts, strict=True)):
+        if text is not None and response.problem.answer_type == "choice" and outcomes[index] == "wrong" \
+                and contradicts(text, response.problem.choices):
+            outcomes[index] = "contradiction"
     for index, result in zip(unsaid, workers.ask(tasks, time_limit_s=time_limit_s), strict=True):
         outcomes[index] = ("right" if result.value else "wrong") if result.status == "ok" else result.status
     return outcomes

@@ -15,7 +15,9 @@ from string import ascii_uppercase
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.rewards import workers
 from ptdpo_cli.rewards.extract import WAYS, after_thought, extract
-from ptdpo_cli.rewards.verify import expression, letter_set, normalise, number, plain, quantity
+from ptdpo_cli.mathtext import plain, words
+from ptdpo_cli.rewards.choices import letter_set
+from ptdpo_cli.rewards.verify import expression, number
 
 Ask = Callable[[str, str], bool]        # (found, gold) -> equal by algebra
 
@@ -63,7 +65,7 @@ def _mathvista(text: str, problem: Problem, _: Ask) -> bool:
         return min(problem.choices, key=lambda choice: edit_distance(found[:500], choice)) == gold
     if problem.answer_type not in ("integer", "float"):
         return found == problem.answer
-    value, gold = quantity(found), quantity(problem.answer)
+    value, gold = number(found), number(problem.answer)
     if value is None or gold is None:
         return False
     if problem.answer_type == "integer":
@@ -155,7 +157,7 @@ def _dynamath(text: str, problem: Problem, _: Ask) -> bool:
     """
     found = _short(text, problem)
     if problem.answer_type in ("float", "integer"):
-        value, gold = quantity(found), quantity(problem.answer)
+        value, gold = number(found), number(problem.answer)
         with suppress(ValueError, OverflowError):
             return gold is not None and abs((_with_pi(found) if value is None else value) - gold) <= 0.001
         return False
@@ -248,10 +250,10 @@ def _boxed_or_all(text: str) -> str:
 
 
 def _equal(found: str, gold: str, equal: Ask) -> bool:
-    first, second = normalise(found), normalise(gold)
+    first, second = words(found), words(gold)
     if first == second or not first:
         return bool(first)
-    values = number(first), number(second)
+    values = number(found), number(gold)
     if None not in values:
         return values[0] == values[1]
     # No algebra between words: it would read them as products of letters.

@@ -1,71 +1,42 @@
 r"""Whether an extracted answer is the right one, by the type of the answer; the table of docs/rewards.md.
 
-Nothing is evaluated here: a number is what one regular expression says it is, and every check is linear in the text.
-What needs algebra (`expression`) goes to math-verify in worker processes with a time limit.
+Answers are read by `mathtext`, whole or not at all. What it declines (sums, integrals, matrices) goes to math-verify
+in worker processes with a time limit.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from string import ascii_uppercase
 
 from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
 from ptdpo_cli.errors import UsageError
+from ptdpo_cli.mathtext import expression as expressions
+from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
+from ptdpo_cli.mathtext.equality import same_unit
+from ptdpo_cli.mathtext.values import (
+    Bracketed,
+    Named,
+    Ratio,
+    Relation,
+    Scalar,
+    Several,
+    Statements,
+    Text,
+    Union,
+    Value,
+    split_at,
+    values_in,
+)
 from ptdpo_cli.rewards import workers
+from ptdpo_cli.rewards.choices import bare_letter, letter_set, letters_of, named_options, options_of
 
-LETTERS = "ABCDEFGHIJ"          # those of a problem whose options are not known
-
-_MAX_NUMBER_CHARACTERS = 64     # no answer is longer, and Python's int() is quadratic in the digits
 _MAX_EXPRESSION_CHARACTERS = 1000
 _MAX_DEPTH = 30                 # of brackets: no answer has more, and a parser takes seconds there
-# ！ to ～: a Chinese keyboard's ASCII. Other digits (٧, 七) are no digits here.
-_SIGNS = (
-    {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
-    | {0x3000: " ", ord("·"): r"\cdot ", ord("∞"): r"\infty "}
-    | {ord(sign): "-" for sign in "−–‐－﹣"}
-)
-_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
-_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
-_SMALL_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻₀₁₂₃₄₅₆₇₈₉", "0123456789+-0123456789")
-_VULGAR = re.compile("[¼-¾⅐-⅞]")
-_ROOT = re.compile(r"√\s{0,4}(?:\(([^()√]{1,100})\)|\{([^{}√]{1,100})\}|([0-9]{1,20}(?:\.[0-9]{1,20})?|[A-Za-z]))")
-_DECORATION = re.compile(r"\\[(),;!\[\]]|\\(?:left|right|displaystyle)(?![A-Za-z])|\\[$%]|[$%°]|\^\{?\\circ\}?|\\ ")
-_WORDING = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
-_THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\}| )(?=[0-9]{3}(?![0-9]))")
-_DECIMAL = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]{1,2}))?")
-_POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|×|·|\*)10\^(?:\{([+-]?[0-9]{1,2})\}|([+-]?[0-9]{1,2}))")
-_RATIO = re.compile(
-    r"([+-]?)(?:([0-9]+)(?: (?=[0-9])|(?=\\)))?"
-    r"(?:\\[dtc]?frac\{([0-9]+)\}\{([0-9]+)\}|\\[dtc]?frac([0-9])([0-9])|([0-9]+)/([0-9]+))"
-)
-_LABEL = re.compile(r"[A-Za-z∠△\\][A-Za-z∠△\\_{}' ]{0,30}?(?:=|\\approx|≈)|\\approx|≈|~|(?:approximately|about) ")
-_CURRENCY = re.compile(r"[€£¥]|\\(?:euro|pounds)(?![A-Za-z])")
-
-# A unit and how else it is written. It is dropped where the answer is a number; where both sides have one they must
-# be the same.
-_UNITS = {
-    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter", "m": "meter metre",
-    "km": "kilometer kilometre", "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "nm": "nanometer",
-    "mg": "milligram", "g": "gram", "kg": "kilogram", "lb": "lbs pound", "oz": "ounce", "t": "ton tonne",
-    "ms": "millisecond", "s": "sec second", "min": "minute", "h": "hr hrs hour", "day": "", "week": "", "month": "",
-    "year": "yr yrs", "N": "newton", "J": "joule", "kJ": "kilojoule", "W": "watt", "kW": "kilowatt", "V": "volt",
-    "mA": "", "A": "amp ampere", "Ω": "ohm \\Omega", "Hz": "hertz", "Pa": "pascal", "kPa": "", "mol": "mole",
-    "mL": "ml milliliter", "L": "l liter litre", "K": "kelvin", "C": "celsius", "degree": "deg", "rad": "radian",
-    "unit": "", "percent": "", "dollar": "USD", "cent": "", "people": "person", "piece": "",
-}
-_UNIT_OF = {
-    spelling: unit
-    for unit, others in _UNITS.items()
-    for name in (unit, *others.split())
-    for spelling in (name, name + "s" if len(name) > 2 else name)
-}
-_QUANTITY = re.compile(
-    r"(.*[0-9}])([ ]?)((?:(?:square|cubic|sq\.?|cu\.?) )?)([A-Za-zΩ\\]{1,12})"
-    r"((?:\^\{?[23]\}?|[²³])?)(?: ?(?:/|per) ?([A-Za-z]{1,12})((?:\^\{?[23]\}?|[²³])?))?"
-)
+_MAX_REFERENCE_CHARACTERS = 2000
+# The types that say what a reference is; each is compared as it is read.
+_READ = ("expression", "quantity", "named", "ratio", "interval", "blanks", "alternatives", "statements", "text")
 
 
 def verify(
@@ -77,17 +48,22 @@ def verify(
     *,
     time_limit_s: float = 5.0,
 ) -> bool:
-    r"""True if `extracted` says what `answer` says.
+    r"""True if `extracted` says what `answer` says, the whole of it and nothing else.
 
-    integer     the same number: "07", "7.0", "$7$", "7.", "x = 7" and "7 cm" are 7, "1,234" is 1234, "−3" is -3
-    float       the number that `answer` is when rounded to `precision` decimals, or to those that it has: 3.14159 is
-                "3.14", 3.1 is not
-    choice      the right letter in any spelling, or the text of its option alone; two letters are wrong
-    expression  equal by math-verify, in a worker process
-    list        the same items in the same order, each by number or text; brackets are optional
-    set         the same items in any order; "AC" is "C, A" where the answer is letters
-    text        the same text but for case, spaces, LaTeX dress, a final full stop, brackets around a letter; or,
-                where both are numbers, the same number
+    integer       the same number: "07", "7.0", "$7$", "x = 7", "7 cm" and "3 + 4 = 7" are 7; "1,234" is 1234
+    float         the number that `answer` is when rounded to `precision` decimals, or to those that it has
+    choice        the right letter in any spelling, or its option by text or value; letter and text must not disagree
+    expression    equal as mathematics: names are told apart by case, equations up to a factor
+    quantity      the same value, in the same unit, in another of the same kind, or without one
+    named         the value, with that name or without
+    ratio         the same ratio, or of two terms their quotient
+    interval      the same interval, also as an inequality
+    blanks        the same values in the same order
+    alternatives  the same values in any order; any one of them where the reference says so
+    statements    the same numbers of statements: ①③ is (1)(3) is "1, 3"
+    list          the same items in the same order, each by value or text; brackets are optional
+    set           the same items in any order; "AC" is "C, A" where the answer is letters
+    text          the same words but for case, spaces, LaTeX dress and a final full stop; what is mathematics, as that
 
     Errors: UsageError as `check_answer` has it. What takes longer than the time limit is not right.
     """
@@ -110,40 +86,53 @@ def decide(
             return _same_number(extracted, answer, answer_type, precision)
         case "choice":
             return _same_choice(extracted, answer, choices)
-        case "expression":
-            return _same_expression(extracted, answer)
         case "list":
             found, gold = items(extracted), items(answer)
             return len(found) == len(gold) and all(map(_same_item, found, gold))
         case "set":
             return _same_set(extracted, answer, choices)
         case _:
-            return _same_text(extracted, answer)
+            return _same_as_read(extracted, answer, answer_type)
+
+
+def contradicts(extracted: str, choices: Sequence[str]) -> bool:
+    """Whether an answer gives the letter of one option and the text of another."""
+    return bool(choices) and named_options(extracted, choices)[1]
+
+
+def n_values(answer: str, answer_type: str) -> int:
+    """How many values a reference has: 2 of "7; 10", 1 of a point or an interval."""
+    if answer_type in ("list", "set"):
+        return len(items(answer))
+    return len(list(values_in(read(answer)))) if answer_type in _READ else 1
 
 
 def check_answer(answer: str, answer_type: str, choices: Sequence[str] = ()) -> None:
     """Refuse an answer that nothing could be compared with.
 
-    Errors: UsageError if it is empty or NaN, no number where its type says so, a letter that no option has, an
-    expression with unbalanced brackets, or of an unknown type.
+    Errors: UsageError if it is empty or NaN, not what its type says, a letter that no option has, an expression with
+    unbalanced brackets, too long, or of an unknown type.
     """
     if answer_type not in ANSWER_TYPES:
         raise UsageError("unknown answer type", expected=" | ".join(ANSWER_TYPES), found=repr(answer_type))
-    if not isinstance(answer, str) or not (gold := normalise(answer)):
+    if not isinstance(answer, str) or not (gold := squeezed(answer)):
         raise UsageError("a problem has an empty answer", expected="text or a number", found=repr(answer))
-    if gold in ("nan", "none", "null") and answer_type != "text":
+    if gold.casefold() in ("nan", "none", "null") and answer_type != "text":
         raise UsageError("the answer of a problem is no answer", expected="text or a number", found=repr(answer))
-    if answer_type in ("integer", "float") and number(gold) is None:
+    if len(answer) > _MAX_REFERENCE_CHARACTERS:
+        raise UsageError("the answer of a problem is too long", expected=f"{_MAX_REFERENCE_CHARACTERS} characters at most",
+                         found=f"{len(answer)} characters")
+    if answer_type in ("integer", "float") and _literal(answer) is None:
         raise UsageError(
             f"the answer of a problem of type {answer_type} is not a number",
             expected="a number such as 12, -3.5 or 3/4",
             found=repr(answer),
             hint="give the problem the answer_type `text`",
         )
-    if answer_type == "choice" and (letter := _bare_letter(answer)) not in tuple(_letters_of(choices)):
+    if answer_type == "choice" and (letter := bare_letter(answer)) not in tuple(letters_of(choices)):
         raise UsageError(
             "the answer of a multiple-choice problem is no letter of an option",
-            expected=f"one of {', '.join(_letters_of(choices))}",
+            expected=f"one of {', '.join(letters_of(choices))}",
             found=repr(answer) if letter is None or choices else f"{answer!r}, without options",
             hint="give the problem the letter of the right option, or the answer_type `text`",
         )
@@ -155,12 +144,55 @@ def check_answer(answer: str, answer_type: str, choices: Sequence[str] = ()) -> 
             found=repr(answer),
             hint="mend it, or give the problem the answer_type `text`",
         )
+    if answer_type in _KINDS and (kind := type_of(read(answer))) != answer_type:
+        raise UsageError(
+            f"the answer of a problem of type {answer_type} is none",
+            expected=_KINDS[answer_type],
+            found=f"{answer!r}, which reads as {kind}",
+            hint=f"give the problem the answer_type `{kind}`",
+        )
+
+
+_KINDS = {
+    "quantity": "a value with a unit, such as 5 cm^2 or 45°",
+    "named": "a name and its value, such as AB = 5",
+    "ratio": "such as 2:3",
+    "interval": "such as (1, 2] or 0 < x < 1",
+    "blanks": "several values, such as 7; 10",
+    "alternatives": "several values, such as 7 or 11",
+    "statements": "numbers of statements, such as ①③ or (1)(3)",
+}
+
+
+def type_of(value: Value) -> str:
+    """The answer type that a value's form gives it."""
+    match value:
+        case Scalar() if value.unit is not None:
+            return "quantity"
+        case Scalar() if expressions.is_literal(value.node):
+            is_integer = re.fullmatch(r"[-+ ]*[0-9 ]+", value.text)
+            return "integer" if is_integer else "float" if re.fullmatch(r"[-+ ]*[0-9 ]*\.[0-9]+", value.text) else "expression"
+        case Named():
+            return "named"
+        case Ratio():
+            return "ratio"
+        case Statements():
+            return "statements"
+        case Several():
+            return "blanks" if value.order else "alternatives"
+        case Union():
+            return "interval"
+        case Bracketed() if (value.left, value.right) in (("(", "]"), ("[", ")"), ("[", "]")) and len(value.items) == 2:
+            return "interval"
+        case Text():
+            return "text"
+    return "expression"
 
 
 def check_answers(
     problems: Iterable[Problem], *, time_limit_s: float = 5.0
 ) -> list[tuple[Problem, UsageError]]:
-    """The problems whose answers are unfit, with what is wrong: `check_answer`, and whether math-verify can read it."""
+    """The problems whose answers are unfit, with what is wrong: `check_answer`, and whether anything can read it."""
     unfit, asked = [], []
     for problem in problems:
         try:
@@ -168,7 +200,8 @@ def check_answers(
         except UsageError as error:
             unfit.append((problem, error))
         else:
-            if problem.answer_type == "expression" and not _is_words(normalise(problem.answer)):
+            value = read(problem.answer) if problem.answer_type == "expression" else None
+            if isinstance(value, Text) and not _is_words(value.text):
                 asked.append(problem)
     tasks = [("parse", expression(problem.answer), "") for problem in asked]
     for problem, result in zip(asked, workers.ask(tasks, time_limit_s=time_limit_s), strict=True):
@@ -176,132 +209,124 @@ def check_answers(
             why = f"took longer than {time_limit_s:g} s to read" if result.status == "timeout" else "cannot be read"
             unfit.append((problem, UsageError(
                 f"the answer of a problem of type expression {why}",
-                expected="what math-verify parses",
+                expected="mathematics that is read whole",
                 found=repr(problem.answer),
                 hint="mend it, or give the problem the answer_type `text`",
             )))
     return unfit
 
 
-# --- text and numbers -------------------------------------------------------------------------------------------------
-
-
-def spelt_out(text: str) -> str:
-    r"""Unicode's signs as ASCII and LaTeX have them, for math-verify drops what it does not know: "x²" is x^2, "3½"
-    is 3\frac{1}{2}, "2√(a)" is 2\sqrt{a}.
-    """
-    if text.isascii():
-        return text
-    text = _VULGAR.sub(_fraction, text)
-    for pattern, mark in ((_RAISED, "^"), (_LOWERED, "_")):
-        text = pattern.sub(lambda signs, mark=mark: mark + _braced(signs[0].translate(_SMALL_DIGITS)), text)
-    text = text.translate(_SIGNS)
-    return _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", text)
-
-
-def _fraction(sign: re.Match) -> str:
-    above, below = unicodedata.normalize("NFKC", sign[0]).split("⁄")
-    return rf"\frac{{{above}}}{{{below}}}"
-
-
-def _braced(digits: str) -> str:
-    return digits if len(digits) == 1 else f"{{{digits}}}"
-
-
-def normalise(text: str) -> str:
-    """The text in lower case without LaTeX dress, spaces, thousands separators, % and °, and a final full stop."""
-    text = _WORDING.sub(r"\1", spelt_out(text))
-    text = _DECORATION.sub("", text)
-    text = re.sub(r"\s+", " ", text.casefold()).strip()
-    text = re.sub(r"(?<![0-9]) | (?![0-9])", "", text)      # "1 2" is not 12, but "1 234" is 1234
-    text = _THOUSANDS.sub("", text)
-    text = text if text.endswith("..") else text.removesuffix(".")
-    return text[1:-1] if re.fullmatch(r"\([^()]\)|\{[^{}]*\}", text) else text
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def number(text: str) -> Fraction | None:
-    r"""The exact value of a normalised number, else None: "-1.5", "2e3", "2\times10^3", "3/4", "1\frac{3}{4}"."""
-    if len(text) > _MAX_NUMBER_CHARACTERS:
-        return None
-    if match := _RATIO.fullmatch(text):
-        sign, whole, *parts = match.groups()
-        above, below = (int(part) for part in parts if part is not None)
-        value = int(whole or 0) + Fraction(above, below) if below else None
-        return -value if value is not None and sign == "-" else value
-    power = _POWER_OF_TEN.search(text)
-    if power and power.end() == len(text):
-        text = f"{text[: power.start()]}e{power[1] or power[2]}"
-    match = _DECIMAL.fullmatch(text)
-    if match is None or not (match[2] or match[3]):
-        return None
-    return Fraction(text)
+    """The number that an answer states, with a name before it or a unit behind it: "7", "x = 7", "≈ 7 cm", "€7".
+
+    None for anything else, also for what would have to be worked out: 3 + 4, 2², √4.
+    """
+    value = read(text)
+    if isinstance(value, Named):
+        value = value.value
+    return expressions.exact(value.node) if isinstance(value, Scalar) and expressions.is_literal(value.node) else None
 
 
-def quantity(text: str) -> Fraction | None:
-    """The number that an answer states, with a name before it or a unit behind it: "7", "x = 7", "≈ 7 cm", "€7"."""
-    if (value := number(normalise(text))) is not None or len(text) > 4 * _MAX_NUMBER_CHARACTERS:
-        return value
-    stated = _CURRENCY.sub("", plain(text))
-    if label := _LABEL.match(stated):
-        stated = stated[label.end() :].strip()
-    return number(normalise(split_unit(stated)[0]))
+def _literal(text: str) -> Fraction | None:
+    """The number that a text is, with nothing beside it but dress."""
+    value = read(text)
+    is_bare = isinstance(value, Scalar) and value.unit is None and expressions.is_literal(value.node)
+    return expressions.exact(value.node) if is_bare else None
 
 
-def split_unit(text: str) -> tuple[str, str | None]:
-    """A plain text as number and unit, the unit in its short spelling: ("5", "cm^2"); (text, None) without one."""
-    match = _QUANTITY.fullmatch(text.removesuffix("."))
-    if match is None:
-        return text, None
-    value, _, power_word, name, power, divisor, divisor_power = match.groups()
-    names = [_UNIT_OF.get(part) or _UNIT_OF.get(part.lower()) for part in (name, divisor) if part]
-    if None in names:
-        return text, None
-    power = {"s": "2", "c": "3"}.get(power_word[:1], _digits(power))
-    unit = names[0] + (f"^{power}" if power else "")
-    return value, unit + (f"/{names[1]}{_digits(divisor_power or '')}" if divisor else "")
-
-
-def _digits(power: str) -> str:
-    return power.translate({ord("²"): "2", ord("³"): "3"} | {ord(c): None for c in "^{}"})
-
-
-def plain(text: str) -> str:
-    """A text without LaTeX dress, its spaces kept."""
-    text = spelt_out(text)
-    text = re.sub(r"\\[,;: ]|~", " ", text)
-    text = _DECORATION.sub("", _WORDING.sub(r" \1", text))
-    return re.sub(r"\s+", " ", text).strip(" *")
+_DECIMAL = re.compile(r"[-+]?[0-9]*(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]{1,3}))?")
 
 
 def decimals(answer: str, precision: int | None) -> int:
     """Decimals to which a float answer counts: `precision`, else those it is written with; 0 for a ratio."""
     if precision is not None:
         return precision
-    match = _DECIMAL.fullmatch(normalise(answer))
-    return len(match[3] or "") - int(match[4] or 0) if match else 0
+    match = _DECIMAL.fullmatch(squeezed(answer).replace(",", ""))
+    return len(match[1] or "") - int(match[2] or 0) if match else 0
 
 
 def _same_number(extracted: str, answer: str, answer_type: str, precision: int | None) -> bool:
-    gold, found = number(normalise(answer)), quantity(extracted)
+    gold, found = _literal(answer), number(extracted)
     if found is None:
         return False
     if answer_type == "float" and (precision is not None or decimals(answer, None) > 0):
-        return abs(found - gold) < Fraction(1, 2) / Fraction(10) ** decimals(answer, precision)
+        return _is_rounded(found, gold, decimals(answer, precision))
     return found == gold
 
 
-def _same_text(extracted: str, answer: str) -> bool:
-    gold, found = normalise(answer), normalise(extracted)
-    if gold in _OPPOSITES:      # "Yes, it is." says yes; "true" does not
-        said = set(re.findall(r"[a-z]+", plain(extracted).casefold())) & _OPPOSITES
-        return re.match(rf"{gold}(?![a-z])", plain(extracted).casefold()) is not None and said == {gold}
-    return found == gold or ((value := number(gold)) is not None and number(found) == value)
+def _is_rounded(found: Fraction, gold: Fraction, n_decimals: int) -> bool:
+    return abs(found - gold) < Fraction(1, 2) / Fraction(10) ** n_decimals
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
+    if same_words(extracted, answer) or (answer_type == "text" and words(extracted) == words(answer)):
+        return True
+    if answer_type == "text" and (gold := words(answer)) in _OPPOSITES:
+        return leading_opposite(extracted) == gold
+    found, gold = read(extracted), read(answer)
+    if isinstance(found, Text) and isinstance(gold, Text) and answer_type == "text":
+        return False
+    if _reaches(found, gold) or same(found, gold):
+        return True
+    if isinstance(gold, Text) or isinstance(found, Text):
+        return _by_algebra(extracted, answer)
+    return False
+
+
+def _reaches(found: Value, gold: Value) -> bool:
+    """Whether a measured value, as 4.4 m, is the found one when that is rounded to its decimals."""
+    found, is_named = (found.value, True) if isinstance(found, Named) else (found, False)
+    gold, is_named = (gold.value, True) if isinstance(gold, Named) else (gold, is_named)
+    if not (isinstance(found, Scalar) and isinstance(gold, Scalar)) or (gold.unit is None and not is_named):
+        return False
+    n_decimals = decimals(gold.text, None)
+    if n_decimals < 1 or not expressions.is_literal(found.node) or same_unit(found.unit, gold.unit) != 1:
+        return False
+    values = expressions.exact(found.node), expressions.exact(gold.node)
+    return None not in values and _is_rounded(*values, n_decimals)
+
+
+def _by_algebra(extracted: str, answer: str) -> bool | None:
+    """None where math-verify has to compare: both are mathematics, and one of them is of a kind that `mathtext` declines."""
+    texts = spelt(extracted), spelt(answer)
+    if any(_is_words(text) or malformed(text) for text in texts) or not any(_DECLINED.search(text) for text in texts):
+        return False
+    return None
+
+
+_DECLINED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|begin|det|max|min|gcd|lcm|bmod|pmod|mod|lfloor|lceil|overline|dot)(?![a-zA-Z])")
+
+
+def _is_words(text: str) -> bool:
+    """Whether a text holds words, which math-verify would read as products of their letters."""
+    return re.search(r"(?<![A-Za-z\\{])[A-Za-z]{4,}(?![A-Za-z}])", re.sub(r"\\text\{[^{}]*\}", " words ", text)) is not None
 
 
 _OPPOSITES = {"yes", "no", "true", "false"}
+_FIRST_WORD = re.compile(r"[^A-Za-z]{0,12}(yes|no|true|false)\b", re.IGNORECASE)
+
+
+def leading_opposite(text: str) -> str | None:
+    """yes, no, true or false, where a text begins with it and says none of the others: "Yes, it is" says yes."""
+    said = plain(text)
+    first = _FIRST_WORD.match(said)
+    if first is None:
+        return None
+    sentence = re.split(r"[.!?\n]", said[first.start():], maxsplit=1)[0] if len(said) > 200 else said
+    others = {word.casefold() for word in re.findall(r"[A-Za-z]+", sentence)} & _OPPOSITES
+    return first[1].casefold() if others == {first[1].casefold()} else None
 
 
 # --- lists, sets, choices ---------------------------------------------------------------------------------------------
+
+
+_SEPARATOR = re.compile(r"[,;\n]|\s(?:and|or)(?=\s)|\\text\{\s*(?:,? ?and|or)\s*\}")
 
 
 def items(text: str) -> list[str]:
@@ -309,46 +334,33 @@ def items(text: str) -> list[str]:
 
     A separator inside brackets or braces splits nothing.
     """
-    text = _WORDING.sub(r" \1 ", spelt_out(text))
-    text = re.sub(r"\\(?:left|right|quad|qquad)(?![A-Za-z])|\\?\$", " ", text).strip()
-    text = re.sub(r"\\([{}])", r"\1", text).removesuffix(".")
-    text = _without_brackets(text)
-    parts, depth, start = [], 0, 0
-    for match in _SEPARATOR.finditer(text):
-        token = match.group()
-        if token in "([{":
-            depth += 1
-        elif token in ")]}":
-            depth -= 1
-        elif depth == 0:
-            parts.append(text[start : match.start()])
-            start = match.end()
-    parts.append(text[start:])
-    return [part.strip() for part in parts if part.strip()]
+    if len(text) > 20_000:
+        return [text]
+    text = spelt(text).replace("$", " ").strip().removesuffix(".").strip()
+    if re.match(r"\\text\{", text) and text.endswith("}") and text.count("{") == 1:
+        text = text[6:-1]
+    text = re.sub(r"\\([{}])", r"\1", text)
+    if text[:1] in tuple("([{") and _encloses(text):
+        text = text[1:-1].strip()
+    text = re.sub(r"\\text\{\s*(,? ?and|or)\s*\}", r" \1 ", text)
+    return [part.strip() for part in split_at(text, _SEPARATOR) if part.strip()]
 
 
-_SEPARATOR = re.compile(r"[,;、]|\b(?:and|or)\b|[()\[\]{}]")
-
-
-def _without_brackets(text: str) -> str:
-    """One pair of brackets that encloses all of the text taken off."""
-    if text[:1] not in tuple("([{") or not text:
-        return text
+def _encloses(text: str) -> bool:
     depth = 0
     for match in re.finditer(r"[()\[\]{}]", text):
-        depth += 1 if match.group() in "([{" else -1
+        depth += 1 if match[0] in "([{" else -1
         if depth == 0:
-            return text[1:-1].strip() if match.end() == len(text) else text
-    return text
+            return match.end() == len(text)
+    return False
 
 
 def _same_item(found: str, gold: str) -> bool:
-    value = number(normalise(gold))
-    return _bare_item(found) == _bare_item(gold) or (value is not None and quantity(found) == value)
-
-
-def _bare_item(text: str) -> str:
-    return normalise(text).strip("'\"")
+    found, gold = found.strip("'\""), gold.strip("'\"")
+    if words(found) == words(gold):
+        return True
+    value = read(gold)
+    return not isinstance(value, Text) and same(read(found), value)
 
 
 def _same_set(extracted: str, answer: str, choices: Sequence[str]) -> bool:
@@ -356,130 +368,39 @@ def _same_set(extracted: str, answer: str, choices: Sequence[str]) -> bool:
     if gold is not None:
         return (letter_set(extracted, choices) or _texts_as_letters(extracted, choices)) == gold
     found, wanted = (_signs(items(text)) for text in (extracted, answer))
-    return (
-        bool(found)
-        and all(any(_same_item(one, other) for other in wanted) for one in found)
+    if not found or len(found) * len(wanted) > 10_000:
+        return False
+    return all(any(_same_item(one, other) for other in wanted) for one in found) \
         and all(any(_same_item(one, other) for one in found) for other in wanted)
-    ) if len(found) * len(wanted) <= 10_000 else False
 
 
 def _signs(found: list[str]) -> list[str]:
     r"""Items with "\pm 3" as the two that it is."""
-    texts = [text.replace("±", r"\pm ") for text in found]
-    return [text.replace(r"\pm", sign) for text in texts for sign in ("+", "-") if sign == "+" or r"\pm" in text]
-
-
-def letter_set(text: str, choices: Sequence[str]) -> set[str] | None:
-    """The options that a text names and nothing else: "A, C", "AC", "(A) and (C)"; None for any other text.
-
-    "A or C" is a doubt and no set.
-    """
-    letters = _letters_of(choices)
-    named = _STATEMENT.sub("", plain(text).replace("\\", ""), count=1)
-    named = _without_brackets(named.strip().removesuffix("."))
-    if re.fullmatch(rf"[{letters}]{{1,26}}", named):
-        return set(named)
-    if re.search(r"\bor\b", named) or len(named) > 200:
-        return None
-    parts = filter(None, re.split(r"(?:[,;、&\s]|\band\b)+", named))
-    found = [re.fullmatch(r"[(\[]?([A-Za-z])[)\].]?", part) for part in parts]
-    if not found or None in found or not {one[1].upper() for one in found} <= set(letters):
-        return None
-    return {one[1].upper() for one in found}
+    return [text.replace(r"\pm", sign) for text in found for sign in ("+", "-") if sign == "+" or r"\pm" in text]
 
 
 def _texts_as_letters(text: str, choices: Sequence[str]) -> set[str] | None:
-    found = [choice_of(item, choices) for item in items(text)] if choices else [None]
+    if not choices:
+        return None
+    found = [named_options(item, choices)[0] for item in items(text)]
     return None if None in found else set(found)
 
 
-_STATEMENT = re.compile(
-    r"(?:the )?(?:(?:final|correct|right|best) )?(?:answers?|options?|choices?)(?: (?:is|are))?:? ", re.IGNORECASE
-)
-_LETTERED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])(?:[.:)]| -(?= )))[ ]*(\S.*)", re.DOTALL)
-
-
-def _letters_of(choices: Sequence[str]) -> str:
-    return ascii_uppercase[: len(choices)] if choices else LETTERS
-
-
 def _same_choice(extracted: str, answer: str, choices: Sequence[str]) -> bool:
-    gold, found = _bare_letter(answer), choice_of(extracted, choices)
+    gold, (found, _) = bare_letter(answer), named_options(extracted, choices)
     if found is None or found == gold or not choices:
         return found == gold
     # Two options of one text: whoever gives the text has given both.
-    return _bare_letter(extracted) is None and _option(choices, found) == _option(choices, gold)
+    options, letters = options_of(tuple(choices)), letters_of(choices)
+    return bare_letter(extracted) is None and options[letters.index(found)].exact == options[letters.index(gold)].exact
 
 
-def choice_of(text: str, choices: Sequence[str]) -> str | None:
-    """The one option that a text names, by its letter or by its own text; None if it names none, or several.
-
-    A letter goes before an option's text, where an option is itself a letter.
-    """
-    letters = _letters_of(choices)
-    if (letter := _bare_letter(text)) is not None:
-        return letter if letter in letters else None
-    options = [_option(choices, letter) for letter in letters] if choices else []
-    if (found := _bare_item(text)) in options:
-        return letters[options.index(found)]
-    if match := _LETTERED.fullmatch(_STATEMENT.sub("", plain(text), count=1)):
-        letter, rest = (match[1] or match[2]).upper(), match[3]
-        others = set(re.findall(r"\b[A-Z]\b", rest)) & set(letters) - {letter}
-        if letter not in letters:
-            return None
-        if _bare_item(rest) in options:     # "B. 12" where 12 is the text of C names two
-            return letter if _bare_item(rest) == _option(choices, letter) else None
-        return None if others and len(rest) < 20 else letter
-    value = quantity(text)
-    equal = [one for one in letters[: len(choices)] if value is not None and quantity(_own(choices, one)) == value]
-    return equal[0] if len(equal) == 1 else None
-
-
-def _bare_letter(text: str) -> str | None:
-    r"""The letter of a text that is nothing else: "B", "(b)", "B.", "**B**", "\text{B}", "The answer is option B"."""
-    if len(text) > 100:
-        return None
-    named = _STATEMENT.sub("", plain(text).strip("*`'\" "), count=1)
-    match = re.fullmatch(r"(?:option |choice )?[(\[{]?[ ]?([A-Za-z])[ ]?[)\]}]?[.:]?", named, re.IGNORECASE)
-    return match[1].upper() if match else None
-
-
-def _own(choices: Sequence[str], letter: str) -> str:
-    """An option's text without its own letter before it."""
-    return re.sub(rf"^\(?{letter}[).:]\s+", "", choices[_letters_of(choices).index(letter)])
-
-
-def _option(choices: Sequence[str], letter: str) -> str:
-    return _bare_item(_own(choices, letter))
-
-
-# --- expressions ------------------------------------------------------------------------------------------------------
+# --- what math-verify is given ------------------------------------------------------------------------------------------
 
 
 def expression(text: str) -> str:
     """What math-verify gets of an answer."""
-    return spelt_out(text).strip().strip("$").strip()
-
-
-def _same_expression(extracted: str, answer: str) -> bool | None:
-    gold, found = normalise(answer), normalise(extracted)
-    if gold == found:
-        return True
-    (gold_text, gold_unit), (_, found_unit) = (split_unit(plain(text)) for text in (answer, extracted[:200]))
-    if gold_unit and found_unit and number(normalise(gold_text)) is not None and gold_unit != found_unit:
-        return False
-    gold_value, found_value = number(gold), number(found)
-    if gold_value is not None and found_value is not None and "%" not in answer + extracted:
-        return gold_value == found_value
-    # math-verify reads a word as the product of its letters, so that "act" would be "cat".
-    if not found or _is_words(gold) or _is_words(found) or malformed(extracted) or "√" in found:
-        return False
-    return None
-
-
-def _is_words(text: str) -> bool:
-    """Whether a normalised text is words rather than mathematics."""
-    return re.fullmatch(r"[^\W\d_]{4,}", text) is not None
+    return spelt(text).replace("$", " ").strip()
 
 
 def malformed(text: str) -> str | None:

@@ -81,10 +81,29 @@ def _name(error: BaseException) -> str:
 
 
 def _algebra() -> dict[str, Callable]:
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-    from sympy import Basic, Eq, Float, Rational
+    from sympy import Basic, Eq, Float, MatrixBase, Rational
 
     latex, plain = LatexExtractionConfig(), ExprExtractionConfig()
+    by_case = ConversionConfig(lowercase_symbols=False)
+
+    @lru_cache(maxsize=50_000)
+    def whole(text: str) -> tuple:
+        """The expression that a text is to its last sign, or () where the grammar leaves anything over."""
+        try:
+            found = latex2sympy(text, conversion_config=by_case)
+        except Exception:       # its parser raises whatever its grammar meets
+            return ()
+        return (found,) if isinstance(found, Basic | MatrixBase) else ()
+
+    def equal(found: str, gold: str) -> bool:
+        said, right = whole(found), whole(gold)
+        if not said or not right or said == right:
+            return bool(said and right)
+        if _differ(said, right):
+            return False
+        return verify(list(right), list(said), timeout_seconds=None)
 
     @lru_cache(maxsize=50_000)
     def parsed(text: str) -> tuple:
@@ -94,14 +113,6 @@ def _algebra() -> dict[str, Callable]:
             fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=False,
         )  # fmt: skip
         return tuple(one for one in found if not isinstance(one, str))
-
-    def equal(found: str, gold: str) -> bool:
-        said, right = parsed(found), parsed(gold)
-        if not said or not right or said == right:
-            return bool(said and right)
-        if "%" not in found + gold and _differ(said, right):
-            return False
-        return verify(list(right), list(said), timeout_seconds=None)
 
     def value(text: str) -> Rational | None:
         """The rational number that math-verify reads; its floats by their shortest decimal, not their bits."""
@@ -122,7 +133,7 @@ def _algebra() -> dict[str, Callable]:
         return bool(said == right if decimals is None else abs(said - right) * 2 * Rational(10) ** decimals < 1)
 
     parsed("1")     # builds the tables of its grammars, which is no task's fault
-    return {"equal": equal, "number": same_number, "parse": lambda text, _: bool(parsed(text))}
+    return {"equal": equal, "number": same_number, "parse": lambda text, _: bool(whole(text))}
 
 
 def _differ(said: tuple, right: tuple) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from ptdpo_cli.datasets.catalog import ADAPTERS
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.recipe import Recipe
-from ptdpo_cli.rewards.verify import normalise
+from ptdpo_cli.mathtext import words
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, majority_vote, mean_over_strata, pass_at_k
 
 GREEDY = -1                     # the sample number of the greedy answer
@@ -180,7 +180,7 @@ def _is_unscored(row: Mapping) -> bool:
 
 
 def _vote(rows: Sequence[Mapping]) -> float:
-    answers = [None if row["extracted"] is None else normalise(row["extracted"]) for row in rows]
+    answers = [None if row["extracted"] is None else words(row["extracted"]) for row in rows]
     return majority_vote(answers, [_is_right(row) for row in rows])
 
 

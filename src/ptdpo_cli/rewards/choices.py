@@ -1,0 +1,147 @@
+"""Which option a text names: by its letter, by its own text, by its value; and where the two contradict each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from string import ascii_uppercase
+
+from ptdpo_cli.mathtext import Value, plain, read, same, squeezed
+from ptdpo_cli.mathtext.values import Scalar, Text
+
+LETTERS = "ABCDEFGHIJ"          # those of a problem whose options are not known
+
+_STATEMENT = re.compile(
+    r"(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:(?:final|correct|right|best) )?(?:answers?|options?|choices?)"
+    r"(?: (?:is|are))?(?: (?:therefore|thus|hence|clearly|then))?,? ?:? ",
+    re.IGNORECASE,
+)
+_BARE = re.compile(r"(?:(?:option|choice|answer|statement) ?:? ?)?[(\[{<]?[ ]?([A-Za-z])[ ]?[)\]}>]?[.:,;。]?(?:###)?", re.IGNORECASE)
+_LETTERED = re.compile(
+    r"(?:option |choice )?(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])(?:[.:)、,;]| [-–—=](?= )| ?(?=[(\[$\\])| (?=[-+.0-9$€£])))[.:,)]?\s*(\S.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def letters_of(choices: Sequence[str]) -> str:
+    return ascii_uppercase[: len(choices)] if choices else LETTERS
+
+
+def bare_letter(text: str) -> str | None:
+    r"""The letter of a text that is nothing else: "B", "(b)", "B.", "**B**", "\text{B}", "The answer is option B"."""
+    if len(text) > 100:
+        return None
+    named = _STATEMENT.sub("", _unmarked(text), count=1)
+    match = _BARE.fullmatch(named)
+    return match[1].upper() if match else None
+
+
+def _unmarked(text: str) -> str:
+    return plain(text).replace("\\", "").strip("*`'\"“” ")
+
+
+def choice_of(text: str, choices: Sequence[str]) -> str | None:
+    """The one option that a text names; None if it names none, several, or one by its letter and another by its text."""
+    return named_options(text, choices)[0]
+
+
+def named_options(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
+    """(the option that a text names, whether it names one by letter and another by text).
+
+    A letter goes before an option's text, where an option is itself a letter.
+    """
+    letters = letters_of(choices)
+    if (letter := bare_letter(text)) is not None:
+        return (letter if letter in letters else None), False
+    if len(text) > 2000:
+        return None, False
+    options = options_of(tuple(choices))
+    if (found := _by_text(text, options)) is not None:
+        return letters[found], False
+    match = _LETTERED.fullmatch(_STATEMENT.sub("", _unmarked(text), count=1)) if len(text) < 600 else None
+    if match:
+        letter, rest = (match[1] or match[2]).upper(), match[3]
+        if letter not in letters:
+            return None, False
+        rest = rest[1:-1] if re.fullmatch(r"\([^()]*\)|\[[^\[\]]*\]", rest) else rest
+        if choices:
+            own = options[letters.index(letter)]
+            if own.is_said_by(rest):
+                return letter, False
+            if (other := _by_text(rest, options)) is not None or (other := _by_value(rest, options)) is not None:
+                return None, letters[other] != letter
+            if rest.startswith(("not ", "is not ")):
+                return None, False
+        others = set(re.findall(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])", rest)) & set(letters) - {letter}
+        return (None if others and len(rest) < 40 else letter), False
+    found = _by_value(text, options)
+    return (letters[found] if found is not None else None), False
+
+
+class Option:
+    """An option's text, without its own letter before it, as it is compared."""
+
+    __slots__ = ("exact", "folded", "text", "value")
+
+    def __init__(self, text: str):
+        self.text = text
+        self.exact = squeezed(text)
+        self.folded = self.exact.casefold() if re.search(r"[^\W\d_]{3}|^(?:no|yes)$", self.exact.casefold()) else None
+        self.value: Value = read(text)
+
+    def is_said_by(self, text: str) -> bool:
+        exact = squeezed(text)
+        if exact == self.exact or (self.folded is not None and exact.casefold() == self.folded):
+            return bool(exact)
+        return not isinstance(self.value, Text) and same(read(text), self.value)
+
+
+@lru_cache(maxsize=4096)
+def options_of(choices: tuple[str, ...]) -> tuple[Option, ...]:
+    return tuple(Option(re.sub(rf"^\(?{letter}[).:]\s+", "", text)) for letter, text in zip(ascii_uppercase, choices, strict=False))
+
+
+def _by_text(text: str, options: Sequence[Option]) -> int | None:
+    """The option of this text, to the letter's case or, in words, without it; the first of several of one text."""
+    exact = squeezed(text)
+    if not exact:
+        return None
+    for index, option in enumerate(options):
+        if option.exact == exact:
+            return index
+    folded = exact.casefold()
+    found = [index for index, option in enumerate(options) if option.folded == folded]
+    return found[0] if found and len({options[index].exact for index in found}) == 1 else None
+
+
+def _by_value(text: str, options: Sequence[Option]) -> int | None:
+    """The one option of this value."""
+    value = read(text)
+    if isinstance(value, Text):
+        return None
+    found = [index for index, option in enumerate(options) if not isinstance(option.value, Text) and same(value, option.value)]
+    if len(found) > 1:      # 1/2 and 0.5: whoever writes one of them as it stands means that one
+        exact = [index for index in found if isinstance(option := options[index].value, Scalar) and isinstance(value, Scalar)
+                 and option.node == value.node]
+        found = exact
+    return found[0] if len(found) == 1 else None
+
+
+def letter_set(text: str, choices: Sequence[str]) -> set[str] | None:
+    """The options that a text names and nothing else: "A, C", "AC", "(A) and (C)"; None for any other text.
+
+    "A or C" is a doubt and no set.
+    """
+    letters = letters_of(choices)
+    named = _STATEMENT.sub("", _unmarked(text), count=1).strip().removesuffix(".")
+    named = re.sub(r"^[(\[{](.*)[)\]}]$", r"\1", named) if not re.search(r"[)\]}].*[(\[{]", named) else named
+    if re.fullmatch(rf"[{letters}]{{1,26}}", named):
+        return set(named)
+    if re.search(r"\bor\b", named) or len(named) > 200:
+        return None
+    parts = list(filter(None, re.split(r"(?:[,;、&\s]|\band\b)+", named)))
+    found = [re.fullmatch(r"[(\[]?([A-Za-z])[)\].]?", part) for part in parts]
+    if not found or None in found or not {one[1].upper() for one in found} <= set(letters):
+        return None
+    return {one[1].upper() for one in found}
