@@ -39,6 +39,8 @@ def same(found: Value, gold: Value) -> bool:
         case Named():
             return _same_named(found, gold)
     if isinstance(found, Named):
+        if found.also is not None and same(Named(found.name, found.also), gold):
+            return True
         if isinstance(gold, Relation):
             return _same_relation(_as_relation(found), gold)
         return _is_label(found.name, gold) and same(found.value, gold)
@@ -89,8 +91,10 @@ def _same_several(found: Value, gold: Several) -> bool:
         if all(not isinstance(one, Named) for one in gold.items):
             return _same_several(found.value, gold)
     ours, theirs = list(values_in(found)), list(values_in(gold))
-    if isinstance(found, Bracketed) and (found.left, found.right) == ("(", ")") and gold.order:
+    if isinstance(found, Bracketed) and (found.left, found.right) == ("(", ")") and (
+            gold.order or all(isinstance(one, Named) for one in gold.items)):
         ours = list(found.items)
+        return _all_same(ours, theirs)
     if not isinstance(found, Several) and len(ours) == 1:
         one, other = intervals(gold), intervals(found)
         return one is not None and other is not None and _same_intervals(other, one)
@@ -112,6 +116,8 @@ def _same_and_same_name(found: Value, gold: Value) -> bool:
 
 def _same_named(found: Value, gold: Named) -> bool:
     if isinstance(found, Named):
+        if found.also is not None and _same_named(Named(found.name, found.also), gold):
+            return True
         return _same_name(found.name, gold.name) and same(found.value, gold.value)
     if isinstance(found, Relation):
         return _same_relation(found, _as_relation(gold)) or (
@@ -120,18 +126,24 @@ def _same_named(found: Value, gold: Named) -> bool:
 
 
 def _same_name(one: Node | str, other: Node | str) -> bool:
-    """Two names that may mean one thing: a word beside a letter may, two different letters do not."""
+    """Whether two names may mean one thing: a word beside a letter may, two different letters do not."""
     if not one or not other:
         return True
+    if isinstance(one, str) and isinstance(other, str):
+        return _same_wording(one.casefold(), other.casefold())
     if isinstance(one, str) or isinstance(other, str):
-        if isinstance(one, str) and isinstance(other, str):
-            one_words, other_words = one.casefold().rstrip(" ."), other.casefold().rstrip(" .")
-            return one_words == other_words or (one_words.isalpha() and other_words.isalpha()) is False \
-                or one_words in other_words or other_words in one_words
-        return True
-    if one[0] == other[0] == "symbol" or one[0] == other[0] == "·":
+        return not any(isinstance(name, str) and ":" in name for name in (one, other))
+    if one[0] == other[0] and one[0] in ("symbol", "·", "/", "call", "abs"):
         return expression.same(one, other)
     return True
+
+
+def _same_wording(one: str, other: str) -> bool:
+    """"Area of sector" and "sector area", "S.A." and "surface area"; not "area" and "perimeter"."""
+    if squeezed(one) == squeezed(other) or (one[0] == other[0] == "("):
+        return True
+    ours, theirs = (set(re.findall(r"[a-z]{3,}", name)) for name in (one, other))
+    return ":" not in one + other and (bool(ours & theirs) or not ours or not theirs)
 
 
 def _is_label(name: Node | str, gold: Value) -> bool:
@@ -189,16 +201,15 @@ def same_quantity(found: Scalar, gold: Scalar) -> bool:
             return expression.same(("/", ours, ("number", Fraction(100))), theirs) or \
                 (gold.is_closed and expression.is_literal(theirs) and _is_whole(theirs) and expression.same(ours, theirs))
         return expression.same(ours, ("/", theirs, ("number", Fraction(100)))) or expression.same(ours, theirs)
-    if _angle(found.unit) != _angle(gold.unit) and None not in (found.unit, gold.unit):
-        return False
+    if None not in (found.unit, gold.unit) and {found.unit.dimension, gold.unit.dimension} == {"angle", "angle in rad"}:
+        half_turn = ("/", ("number", Fraction(180)), ("pi",))
+        ours, theirs = (("·", one, half_turn) if unit.dimension == "angle in rad" else one
+                        for one, unit in ((ours, found.unit), (theirs, gold.unit)))
+        return expression.same(ours, theirs)
     factor = same_unit(found.unit, gold.unit)
     if factor is None:
         return False
     return expression.same(ours if factor == 1 else ("·", ours, ("number", factor)), theirs)
-
-
-def _angle(unit: Unit | None) -> bool:
-    return unit is not None and unit.dimension.startswith("angle")
 
 
 def _is_whole(node: Node) -> bool:
@@ -218,6 +229,8 @@ def _same_ratio(found: Value, gold: Ratio) -> bool:
                 expression.same(("·", one.node, reference), ("·", other.node, first))
                 for one, other in zip(found.terms, gold.terms, strict=True)
             ) and not expression.same(first, ("number", Fraction(0)))
+        case Text() if to := re.fullmatch(r"([0-9.]{1,20}) to ([0-9.]{1,20})", plain(found.text)):
+            return _same_ratio(Ratio(tuple(Scalar(expression.parse(one)) for one in to.groups())), gold)
         case Scalar(unit=None) if len(gold.terms) == 2:
             return expression.same(found.node, ("/", gold.terms[0].node, gold.terms[1].node))
     return False

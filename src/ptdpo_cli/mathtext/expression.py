@@ -486,9 +486,10 @@ def is_literal(node: Node) -> bool:
         return all(_is_whole(one) or (one[0] == "neg" and _is_whole(one[1])) for one in node[1:])
     if kind == "+":
         return _is_whole(node[1]) and node[2][0] == "/" and is_literal(node[2])
+    if kind == "^":
+        return node[1] == ("number", Fraction(10)) and _exact_integer(node[2]) is not None
     if kind == "·":
-        return is_literal(node[1]) and node[2][0] == "^" and node[2][1] == ("number", Fraction(10)) \
-            and _exact_integer(node[2][2]) is not None
+        return is_literal(node[1]) and node[2][0] == "^" and is_literal(node[2])
     return False
 
 

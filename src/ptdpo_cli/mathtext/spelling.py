@@ -93,6 +93,8 @@ def spelt(text: str) -> str:
         return text.strip()
     if not text.isascii():
         text = _ascii(text)
+    if "..." in text:
+        text = text.replace("...", "\\ldots ")
     if "\\" not in text and "$$" not in text and "~" not in text and "{" not in text:
         return text.strip()
     text = _BREAK.sub("\n", text)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from ptdpo_cli.mathtext import expression
 from ptdpo_cli.mathtext.braces import closing_brace
@@ -43,6 +44,7 @@ class Named:
 
     name: Node | str
     value: Value
+    also: Value | None = None       # what stands before the last "≈"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,22 @@ class Text:
     text: str
 
 
+class At(NamedTuple):
+    """Where a text stands that is read: how deep inside of others, and whether it is one formula in dollars."""
+
+    depth: int = 0
+    is_formula: bool = False
+
+    def deeper(self) -> At:
+        return self._replace(depth=self.depth + 1)
+
+
 Value = Scalar | Named | Relation | Bracketed | Union | Ratio | Several | Statements | Text
 
 _MAX_ITEMS = 60
 _MAX_DEPTH = 30
+_FORMULA = re.compile(r"\$[^$]*\$")
+_ALL_WORDS = re.compile(r"\\text\{([^{}]*)\}")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,300}(?:\.[0-9]{1,300})?")
 _JOINING = re.compile(r"\\text\{\s?((?:,? ?(?:and|or|,|;|或|和|与|且)) ?)\}")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
@@ -115,7 +129,7 @@ _WRAPPERS = (
     (re.compile(r"\s*(?:\*\*)?(?:final )?answers?(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)", re.DOTALL | re.IGNORECASE), 1),
 )
 _BETWEEN_BOXES = re.compile(r"[\s$.,;()]*(?:\\\)|\\\(|\\text\s?\{\s?(?:and|or)\s?\}|\band\b|\bor\b|\\quad|\\\[|\\\]|\\,|\\|[\s$.,;])*")
-_FINAL = re.compile(r"[\s.,;。，；]+(?:\$+[\s.,;]*)?$|(?<=[^\\])[\s.,;]+\$$")
+_FINAL = re.compile(r"[\s.,;?。，；]+(?:\$+[\s.,;?]*)?$|(?<=[^\\])[\s.,;?]+\$$")
 _ANY_ONE = re.compile(r"\s*[\[(](?:choose|any|either|pick|select) (?:any )?(?:one|is fine)[^()\[\]]{0,40}[\])]\s*$"
                       r"|\s*[\[(]?答案不唯一[^()\[\]]{0,20}[\])]?\s*$", re.IGNORECASE)
 _LEADING = re.compile(r"(?:\\approx|=|\\therefore|(?:approximately|about|around|roughly|approx\.?|equals?|is|~)(?=[\s$\\0-9-]))\s*", re.IGNORECASE)
@@ -147,7 +161,10 @@ def _read(text: str) -> Value:
         return Several(tuple(read(box) for box in boxes), order=True)
     if too_deep(text):
         return Text(text)
-    return _whole(_JOINING.sub(r" \1 ", spelt(text)), 0)
+    spelling = _JOINING.sub(r" \1 ", spelt(text))
+    if wording := _ALL_WORDS.fullmatch(spelling):
+        spelling = wording[1]
+    return _whole(spelling, At())
 
 
 def unwrapped(text: str) -> str:
@@ -191,30 +208,32 @@ def without_final_stop(text: str) -> str:
     return _FINAL.sub(lambda end: "$" if "$" in end[0] and text.count("$") % 2 == 0 else "", text)
 
 
-def _whole(text: str, depth: int) -> Value:
+def _whole(text: str, at: At) -> Value:
     """The value of a text in the spelling of this package."""
     text = without_final_stop(text.strip()).strip()
-    if depth > 8 or not text:
+    if at.depth > 8 or not text:
         return Text(text)
     any_one = _ANY_ONE.search(text)
     if any_one:
         text = text[:any_one.start()]
     for split in (_lines, _statements, _labelled, _semicolons, _formulas, _spaced, _alternatives, _commas):
-        found = split(text, depth)
+        found = split(text, at)
         if found is not None:
             if any_one and isinstance(found, Several):
                 return Several(found.items, order=False, any_one=True)
             return found
-    return _single(text.replace("$", " ").strip() if not _is_currency(text) else text, depth)
+    if _is_currency(text):
+        return _single(text, at)
+    return _single(text.replace("$", " ").strip(), at._replace(is_formula=_FORMULA.fullmatch(text) is not None))
 
 
-def _single(text: str, depth: int) -> Value:
+def _single(text: str, at: At) -> Value:
     text = without_final_stop(text)
     if leading := _LEADING.match(text):
         text = text[leading.end():]
     text = _without_braces(text)
     for reader in (_signs, _related, _united, _bracketed, _ratio, _scalar):
-        found = reader(text, depth)
+        found = reader(text, at)
         if found is not None:
             return found
     return Text(text)
@@ -223,20 +242,20 @@ def _single(text: str, depth: int) -> Value:
 # --- several values ---------------------------------------------------------------------------------------------------
 
 
-def _several(texts: list[str], depth: int, *, order: bool) -> Several | None:
+def _several(texts: list[str], at: At, *, order: bool) -> Several | None:
     if len(texts) < 2 or len(texts) > _MAX_ITEMS or not all(one.strip(" $") for one in texts):
         return None
-    return Several(tuple(_whole(one, depth + 1) for one in texts), order)
+    return Several(tuple(_whole(one, at.deeper()) for one in texts), order)
 
 
-def _lines(text: str, depth: int) -> Value | None:
+def _lines(text: str, at: At) -> Value | None:
     lines = [line.strip() for line in text.split("\n") if line.strip(" $")] if "\n" in text else []
     if len(lines) > 1 and sum(line.count("$") % 2 for line in lines) == 0:
         labels = [_LABEL.match(line) for line in lines]
         if all(labels) and [_label_number(label) for label in labels] == list(range(1, len(lines) + 1)):
             lines = [line[label.end():] for line, label in zip(lines, labels, strict=True)]
-        return _several(lines, depth, order=True)
-    return _whole(" ".join(lines), depth + 1) if "\n" in text and lines else None
+        return _several(lines, at, order=True)
+    return _whole(" ".join(lines), at.deeper()) if "\n" in text and lines else None
 
 
 _LABEL = re.compile(r"\s*(?:\(([0-9]{1,2})\)|([①-⑳])|([0-9]{1,2})[、.](?![0-9])|\(([a-z])\))\s*(?=\S)")
@@ -251,7 +270,7 @@ def _label_number(label: re.Match) -> int:
     return int(number) if number else CIRCLED[label[2]] if label[2] else ord(label[4]) - ord("a") + 1
 
 
-def _statements(text: str, depth: int) -> Value | None:
+def _statements(text: str, at: At) -> Value | None:
     """①③④, (1)(3)(4) and 1.3.4.: numbers of statements and nothing else."""
     bare = text.replace("$", "").strip()
     if _CIRCLES.fullmatch(bare) and (len(_LABELS.findall(bare)) > 1 or bare[0] in CIRCLED):
@@ -261,7 +280,7 @@ def _statements(text: str, depth: int) -> Value | None:
     return None
 
 
-def _labelled(text: str, depth: int) -> Value | None:
+def _labelled(text: str, at: At) -> Value | None:
     """(1) … (2) …: the parts of an answer, each with its number before it."""
     if not (text.startswith("(1)") or text.startswith("①")):
         return None
@@ -271,7 +290,7 @@ def _labelled(text: str, depth: int) -> Value | None:
         return None
     ends = [label.start() for label in labels[1:]] + [len(text)]
     parts = [text[label.end():end].strip().rstrip(";,.。").strip() for label, end in zip(labels, ends, strict=True)]
-    return _several(parts, depth, order=True)
+    return _several(parts, at, order=True)
 
 
 def _depth_at(text: str, position: int) -> int:
@@ -279,11 +298,11 @@ def _depth_at(text: str, position: int) -> int:
     return sum(map(before.count, _OPENING)) - sum(map(before.count, _CLOSING))
 
 
-def _semicolons(text: str, depth: int) -> Value | None:
-    return _several(split_at(text, ";"), depth, order=True) if ";" in text else None
+def _semicolons(text: str, at: At) -> Value | None:
+    return _several(split_at(text, ";"), at, order=True) if ";" in text else None
 
 
-def _formulas(text: str, depth: int) -> Value | None:
+def _formulas(text: str, at: At) -> Value | None:
     """$7$ $10$ and $7$, $10$: formulas with spaces or commas alone between them are values in their order."""
     if text.count("$") < 4 or text.count("$") % 2:
         return None
@@ -293,41 +312,41 @@ def _formulas(text: str, depth: int) -> Value | None:
         return None
     if not any(between) and any(piece == "" for piece in pieces[2:-1:2]):
         return None
-    return _several(pieces[1::2], depth, order=True)
+    return _several(pieces[1::2], at, order=True)
 
 
 _SPACED = re.compile(r"-?[0-9.]{1,20}(?:\s+-?[0-9.]{1,20}){1,20}")
 
 
-def _spaced(text: str, depth: int) -> Value | None:
+def _spaced(text: str, at: At) -> Value | None:
     """16 12.5: numbers with spaces alone between them, unless these group digits."""
     if not _SPACED.fullmatch(text) or re.fullmatch(r"-?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?", text):
         return None
-    return _several(text.split(), depth, order=True)
+    return _several(text.split(), at, order=True)
 
 
 _OR = re.compile(r",?\s+or\s+|\s*或者?\s*|(?<=[0-9)\]$}])or(?=[-\\$A-Za-z0-9])|\\lor")
 _AND = re.compile(r",?\s+and\s+|\s*[和与且]\s*|\\land")
 
 
-def _alternatives(text: str, depth: int) -> Value | None:
+def _alternatives(text: str, at: At) -> Value | None:
     if "or" not in text and "或" not in text:
         return None
     parts = [part for part in split_at(text, _OR)]
     if len(parts) < 2:
         return None
     parts = [part.strip().strip(",") for part in parts]
-    return _flat(_several(parts, depth, order=False))
+    return _flat(_several(parts, at, order=False))
 
 
-def _commas(text: str, depth: int) -> Value | None:
+def _commas(text: str, at: At) -> Value | None:
     if "," not in text and "and" not in text and not _AND.search(text):
         return None
     parts = [one for part in split_at(text, ",") for one in split_at(part, _AND)]
     parts = [part for part in parts if part.strip()]
     if any(part.strip().startswith("and ") for part in parts):
         parts = [part.strip().removeprefix("and ") for part in parts]
-    found = _flat(_several(parts, depth, order=False))
+    found = _flat(_several(parts, at, order=False))
     return found and _with_one_name(found)
 
 
@@ -380,12 +399,12 @@ def _is_thousands(text: str, comma: int) -> bool:
 _SIGNED = re.compile(r"\\(pm|mp)(?![A-Za-z])|\+/-|\+-")
 
 
-def _signs(text: str, depth: int) -> Value | None:
+def _signs(text: str, at: At) -> Value | None:
     r"""\pm 3 is 3 and −3."""
     if not _SIGNED.search(text) or _CHAIN.search(text):
         return None
     both = [_SIGNED.sub(lambda sign: plus if sign[1] != "mp" else minus, text) for plus, minus in ("+-", "-+")]
-    items = tuple(_single(one, depth + 1) for one in both)
+    items = tuple(_single(one, at.deeper()) for one in both)
     return Several(items, order=False) if all(isinstance(one, Scalar) for one in items) else None
 
 
@@ -397,26 +416,31 @@ _WORDS_NAME = re.compile(r"[A-Za-z][A-Za-z.'’]*(?: [A-Za-z.'’]+){0,7}")
 _COLON_NAME = re.compile(r"([A-Za-z]{3,20}(?: [A-Za-z]{1,20}){0,4}|\\text\{[^{}]{3,60}?\}) ?: ?(.+)")
 
 
-def _related(text: str, depth: int) -> Value | None:
+def _related(text: str, at: At) -> Value | None:
     pieces = split_at_signs(text)
     if len(pieces) == 1:
         if match := _COLON_NAME.fullmatch(text):
-            return Named(_worded(match[1]).rstrip(":"), _whole(match[2], depth + 1))
+            return Named(_worded(match[1]).rstrip(":"), _whole(match[2], at.deeper()))
         return None
     sides, signs = [piece.strip() for piece in pieces[::2]], [_SIGN_OF.get(sign, sign) for sign in pieces[1::2]]
     if not all(sides) or len(sides) > 8:
         return None
     if signs == ["∈"]:
-        inner = _single(sides[1], depth + 1)
+        inner = _single(sides[1], at.deeper())
         return Named(_name(sides[0]) or sides[0], inner) if isinstance(inner, Bracketed | Union) else None
     if "∈" in signs:
         return None
     if set(signs) == {"="}:
-        name, value = _name(sides[0]), _single(sides[-1], depth + 1)
+        name, value = _name(sides[0]), _single(sides[-1], at.deeper())
+        if name is None and isinstance(value, Bracketed | Union) and not re.search(r"[0-9]", sides[0]):
+            name = _worded(sides[0])        # A \cap B = {1}
+        also = None
+        if pieces[-2] in ("\\approx", "≈") and is_closed(before := _single(sides[-2], at.deeper())):
+            also = before
         if name is not None and is_closed(value):
-            return Named(name, value)
-        if all(isinstance(one := _single(side, depth + 1), Scalar) and one.is_closed for side in sides):
-            return Named("", value)      # 24 * 24 = 576
+            return Named(name, value, also)
+        if all(isinstance(one := _single(side, at.deeper()), Scalar) and one.is_closed for side in sides):
+            return Named("", value, also)      # 24 * 24 = 576
     try:
         nodes = tuple(expression.parse(side) for side in sides)
     except Unreadable:
@@ -493,15 +517,15 @@ def is_closed(value: Value) -> bool:
 # --- brackets, ratios, scalars ----------------------------------------------------------------------------------------
 
 
-def _united(text: str, depth: int) -> Value | None:
+def _united(text: str, at: At) -> Value | None:
     parts = re.split(r"\\cup(?![A-Za-z])|(?<=[)\]}]) ?U ?(?=[(\[{\\])", text)
     if len(parts) == 1:
         return None
-    values = tuple(_single(part.strip(), depth + 1) for part in parts)
+    values = tuple(_single(part.strip(), at.deeper()) for part in parts)
     return Union(values) if all(isinstance(one, Bracketed) for one in values) else None
 
 
-def _bracketed(text: str, depth: int) -> Value | None:
+def _bracketed(text: str, at: At) -> Value | None:
     left, right = ("{" if text.startswith("\\{") else text[:1]), ("}" if text.endswith("\\}") else text[-1:])
     if left not in ("(", "[", "{") or right not in (")", "]", "}") or len(text) < 3:
         return None
@@ -510,13 +534,13 @@ def _bracketed(text: str, depth: int) -> Value | None:
         return None
     inner = text[2:-2] if is_set else text[1:-1]
     if is_set and (condition := re.fullmatch(r"\s*\(?([A-Za-z](?:, ?[A-Za-z])?)\)?\s*(?:\\in [A-Z]\s*)?[|:]\s*(.+)", inner)):
-        return _whole(condition[2], depth + 1)
+        return _whole(condition[2], at.deeper())
     texts = _items(inner)
     if len(texts) == 1 and left != "{" and (left, right) != ("[", "]"):
         return None     # brackets around an expression
     if len(texts) > _MAX_ITEMS or not all(one.strip() for one in texts):
         return None
-    items = tuple(_single(one.strip().replace("$", " "), depth + 1) for one in texts)
+    items = tuple(_single(one.strip().replace("$", " "), at.deeper()) for one in texts)
     if left == "{" and len(items) == 1 and isinstance(items[0], Several):
         items = items[0].items
     return Bracketed(left, items, right)
@@ -554,28 +578,22 @@ def _without_braces(text: str) -> str:
 _TIME = re.compile(r"([01]?[0-9]|2[0-4]) ?: ?([0-5][0-9])(?: ?(?:\\text\{)?[aApP]\.?[mM]\.?\}?)?")
 
 
-def _ratio(text: str, depth: int) -> Value | None:
+def _ratio(text: str, at: At) -> Value | None:
     if ":" not in text:
         return None
     texts = split_at(text, ":")
     if len(texts) < 2 or len(texts) > 6:
         return None
-    terms = [_scalar(one.strip(), depth) for one in texts]
+    terms = [_scalar(one.strip(), at) for one in texts]
     if not all(isinstance(one, Scalar) and one.unit is None for one in terms):
         return None
-    return Ratio(tuple(terms), _TIME.fullmatch(text) is not None and not _is_reduced(terms))
-
-
-def _is_reduced(terms: list[Scalar]) -> bool:
-    from math import gcd
-
-    values = [expression.exact(one.node) for one in terms]
-    return None not in values and gcd(*(value.numerator for value in values)) == 1
+    return Ratio(tuple(terms), not at.is_formula and _TIME.fullmatch(text) is not None)
 
 
 _CURRENCY = re.compile(r"\s*(-?)\s*(?:US|A|HK)?(\\?\$|€|£|¥|\\pounds|\\euro|Rs\.?|₹)\s*(?=[0-9.\\])")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _UNIT_BEGINS = re.compile(r"\\text\{|\\degree|\\%|%|(?<![A-Za-z\\])[A-Za-z]|\\(?:Omega|mu)(?![A-Za-z])|[€£¥¢$]|\\\$")
+_GOES_ON = re.compile(r"(?<=[0-9]) ?(?:\\ldots|\.\.\.) ?$")
 _LITERAL = re.compile(r"[-+]?[0-9][0-9.,/ ]*")
 
 
@@ -583,15 +601,16 @@ def _is_currency(text: str) -> bool:
     return text.count("$") % 2 == 1 and _CURRENCY.match(text.replace("\\$", "$")) is not None
 
 
-def _scalar(text: str, depth: int) -> Value | None:
+def _scalar(text: str, at: At) -> Value | None:
     if "," in text:
         text = _THOUSANDS.sub("", text)
     unit = None
     if currency := _CURRENCY.match(text):
         unit = unit_of(currency[2].lstrip("\\").replace("pounds", "£").replace("euro", "€").replace("₹", "Rs"))
         text = currency[1] + text[currency.end():]
+    text = _GOES_ON.sub("", text)
     try:
-        behind = None if text.isdigit() else _unit_behind(text)
+        behind = None if text.isdigit() else _unit_behind(text, at.is_formula)
         if behind is not None:
             text, behind_unit = behind
             unit = behind_unit if unit is None else unit
@@ -600,7 +619,7 @@ def _scalar(text: str, depth: int) -> Value | None:
         return None
 
 
-def _unit_behind(text: str) -> tuple[str, Unit] | None:
+def _unit_behind(text: str, is_formula: bool) -> tuple[str, Unit] | None:
     """(value, unit) of a text that ends with a unit; the longest unit counts."""
     for match in list(_UNIT_BEGINS.finditer(text))[-12:]:
         value, name = text[:match.start()].rstrip(" -*."), text[match.start():]
@@ -610,8 +629,8 @@ def _unit_behind(text: str) -> tuple[str, Unit] | None:
         if unit is None:
             continue
         letter = re.match(r"[A-Za-z](?![A-Za-z])", name)
-        if letter and letter[0] in LETTERS and not _LITERAL.fullmatch(value):
-            continue        # 2\pi r, x + 3 m: a letter that may be a variable
+        if letter and letter[0] in LETTERS and (is_formula or not _LITERAL.fullmatch(value)):
+            continue        # 2\pi r, $5m$: a letter that may be a variable
         try:
             expression.parse(_THOUSANDS.sub("", value))
         except Unreadable:

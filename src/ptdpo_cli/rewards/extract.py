@@ -53,7 +53,7 @@ _MARKED = re.compile(
     r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b[Oo]ption ([A-Z])\b"
     r"|(?<![A-Za-z] )\b([A-Z]) is (?:the )?(?:correct|right|best)\b"
 )
-_CLOSES = re.compile(r"\b(?:is|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?(?:[.!]?\s*$|[.!](?=\s))")
+_CLOSES = re.compile(r"\b(?:is|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?(?:[.!]?\s*$|[.!](?=\s)|,(?! ?(?:and |or )?\(?[A-Z]\b))")
 _LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[,;、&]| and|, and)? ?[(\[]?[A-Z][)\]]?){1,9}\.?")
 
 
@@ -87,6 +87,7 @@ def extract(
     answer = after_thought(text) if reads == "answer" else text
     if answer is None:
         return None
+    answer = answer.replace("\u200b", "")
     for way in ways:
         match way:
             case "boxed":
@@ -159,6 +160,9 @@ def _tagged(answer: str) -> str | None:
 # --- sentences --------------------------------------------------------------------------------------------------------
 
 
+_DENIES = re.compile(r"not (?:option |choice )?\(?[A-Z]\)?$|(?:incorrect|wrong|unclear|unknown|not (?:applicable|correct|clear|known|given|listed|possible))\b", re.IGNORECASE)
+
+
 def _stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
     text = _EMPHASIS.sub("", answer)
     masked = _without_options(text, tuple(choices))
@@ -170,8 +174,10 @@ def _stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None
         is_strong = phrase["strong"] or phrase["colon"] or phrase["chinese"]
         if answer_type == "choice" and not is_strong and named_options(span, choices)[0] is None:
             continue        # "the other options are not applicable"
+        if _DENIES.match(span):
+            continue
         return span
-    return _concluded(text, choices, answer_type)
+    return None if answer_type == "choice" else _concluded(text, answer_type)
 
 
 def _span(text: str, start: int) -> str | None:
@@ -190,10 +196,17 @@ def _span(text: str, start: int) -> str | None:
         if ends[0] == "\n" and span.rstrip().endswith(":"):
             following = rest[ends.end():].lstrip().partition("\n")[0].strip()
             span = following if following else span
+        if _ONE_LETTER.fullmatch(span.strip()) and (more := _MORE_LETTERS.match(rest, ends.start())):
+            span = rest[: more.end()]       # "A. C. C" names several
     else:
         span = rest
-    span = span.strip().strip("\"'*“”").rstrip(",;:").strip()
+    span = _BUT.sub("", span.strip().strip("\"'*“”").rstrip(",;:").strip())
     return span if span and len(span) <= 300 else None
+
+
+_BUT = re.compile(r"not .{1,80}? but (?:rather )?")
+_ONE_LETTER = re.compile(r"\(?[A-Za-z]\)?")
+_MORE_LETTERS = re.compile(r"(?:[.,] ?\(?[A-Za-z]\)?(?![A-Za-z]))+(?=[.,]?\s*$)", re.MULTILINE)
 
 
 def _first_line(text: str) -> int:
@@ -221,12 +234,12 @@ def _sentences(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in _SENTENCE.split(text[-_MAX_PROSE:]) if part and part.strip())
 
 
-def _concluded(text: str, choices: Sequence[str], answer_type: str) -> str | None:
+def _concluded(text: str, answer_type: str) -> str | None:
     """The value at the end of the last sentence, if that sentence draws a conclusion."""
     sentences = _sentences(text)
     if not sentences or not _CONCLUDES.match(sentences[-1]):
         return None
-    return _at_the_end(sentences[-1], choices, answer_type)
+    return _at_the_end(sentences[-1], (), answer_type)
 
 
 def _at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str | None:
@@ -259,9 +272,12 @@ def _lettered(answer: str, choices: Sequence[str], *, several: bool) -> str | No
     lines = [_EMPHASIS.sub("", line).strip().lstrip("-•> ") for line in answer.strip().splitlines() if line.strip()]
     if not lines:
         return None
+    if len(lines) == 1 and lines[0] in choices and bare_letter(lines[0]) is None:
+        return lines[0]     # "A. Smith" is an option's text, not a letter
     if several and _LETTERS.fullmatch(lines[-1]) and set(re.findall("[A-Z]", lines[-1])) <= known:
         return lines[-1].removesuffix(".")
-    begun = [(match[1].upper(), line) for line in lines if (match := _LINE.match(line)) and match[1].upper() in known]
+    begun = [(match[1].upper(), line) for line in lines if (match := _LINE.match(line)) and match[1].upper() in known
+             and not _NOT_CHOSEN.search(line)]
     found = {letter for letter, line in begun if not _lists_options(line)}
     at_the_ends = any((m := _LINE.match(line)) and m[1].upper() in known for line in (lines[-1], lines[0]))
     if at_the_ends and len(found) == 1 and len(begun) == sum(letter in found for letter, _ in begun):
@@ -273,11 +289,24 @@ def _lettered(answer: str, choices: Sequence[str], *, several: bool) -> str | No
         return alone[0]
     if _lists_options(answer):
         return None
-    marked = {next(filter(None, groups)) for groups in _MARKED.findall(answer)} & known
+    marks = [match for match in _MARKED.finditer(answer) if next(filter(None, match.groups())) in known]
+    marked = {next(filter(None, match.groups())) for match in marks}
     if len(marked) == 1:
-        return marked.pop()
+        line = answer[marks[-1].start():].partition("\n")[0]
+        if choices and line[:1] == "(" and named_options(line, choices)[1]:
+            return line
+        return None if _NOT_CHOSEN.search(line) else marked.pop()
+    if concluded := _CONCLUDED_OPTION.match(_sentences(answer)[-1] if _sentences(answer) else ""):
+        return concluded[1] if concluded[1] in known else None
     closing = {letter for sentence in _sentences(answer) for letter in _CLOSES.findall(sentence)} & known if not marked else set()
     return closing.pop() if len(closing) == 1 else None
+
+
+_NOT_CHOSEN = re.compile(r"\b(?:is|are) (?:not|incorrect|wrong|false)\b|\bisn['’]t\b|\bcannot be\b", re.IGNORECASE)
+_CONCLUDED_OPTION = re.compile(
+    r"(?:therefore|thus|hence|so),? (?:the )?(?:option|choice|answer) \(?([A-Z])\)? (?:is|has|was|would|fits|matches)\b(?! (?:not|incorrect|wrong|false))",
+    re.IGNORECASE,
+)
 
 
 def _lists_options(text: str) -> bool:
@@ -308,10 +337,12 @@ def _option_named(answer: str, choices: tuple[str, ...]) -> str | None:
         option, is_contradicted = named_options(said, choices)
         if option is not None or is_contradicted:
             return said
+    if _lists_options(answer):
+        return None
     mentioned = _mentions(_EMPHASIS.sub("", plain(answer[-_MAX_PROSE:]) if len(answer) < 2000 else answer[-_MAX_PROSE:]), choices)
     if len(mentioned) == 1:
         (index,) = mentioned
-        if _is_telling(choices[index]) or len(answer) < 300:
+        if _is_telling(choices[index]):
             return choices[index]
     for sentence in (_sentences(answer)[-1:] + _sentences(answer)[:1]) if len(answer) < 1500 else _sentences(answer)[-1:]:
         if found := _at_the_end(_EMPHASIS.sub("", sentence), choices, "choice"):
@@ -320,8 +351,8 @@ def _option_named(answer: str, choices: tuple[str, ...]) -> str | None:
 
 
 def _is_telling(option: str) -> bool:
-    """Whether an option's text is no number and no letter, so that a mention of it is no accident."""
-    return re.search(r"[^\W\d_]{4}", option) is not None
+    """Whether an option's text is a word or a long number, so that a mention of it is no accident."""
+    return re.search(r"[^\W\d_]{4}", option) is not None or len(re.findall("[0-9]", option)) >= 4
 
 
 _DENIED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\bno|\bexcept|\bother than|\bincorrect[^.]{0,20}|\bfalse that)(?: [a-z]+){0,2} $", re.IGNORECASE)
