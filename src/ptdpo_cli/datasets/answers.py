@@ -4,71 +4,80 @@ from __future__ import annotations
 
 import re
 
-from ptdpo_cli.mathtext.braces import closing_brace
 from ptdpo_cli.datasets.options import LETTERS, letter_of, one_letter, options_in
 from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
+from ptdpo_cli.mathtext import read, spelt
+from ptdpo_cli.mathtext.kinds import type_of
+from ptdpo_cli.mathtext.values import Scalar, boxed_parts, unwrapped
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_INTEGER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)")
-_MATHEMATICAL = re.compile(r"[0-9=+*/^<>√π∞-]|\\[a-zA-Z]")
-_COMMAND = re.compile(r"\\[a-zA-Z]+")
-_WORD = re.compile(r"[^\W\d_]{2,}")
-_FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "lg", "exp", "pi", "sqrt", "arcsin", "arccos",
-              "arctan", "lim", "max", "min"}
-_UNREADABLE = re.compile(r"[0-9]:[0-9]|[0-9]{4}-[0-9]|^[<>≤≥]|[°√]")    # times, dates, half a relation, bare signs
-_ROOT = re.compile(r"√\s*(?:([0-9]+|[a-zA-Z])|[({]([^(){}]+)[)}])")
 _DOLLARS = re.compile(r"(\$\$|\$)([^$]+)\1")
 _MINUS_SIGNS = str.maketrans("−–－﹣", "----")
+_MAX_WORDS = 30         # of an answer; a longer one is an explanation
+_REASONS = re.compile(
+    r"\b(?:therefore|because|since|hence|thus|so that|we (?:get|have|find|obtain|know)|yields?|yielding|substitut\w+|simplif\w+"
+    r"|multiply|the answer is)\b|[∵∴]|因为|所以|因此", re.IGNORECASE,
+)
+_MIN_WORDS = 8          # of a text in which a reason makes it a solution
+
+
+class WorkedSolution(UsageError):
+    """A reference that is a worked solution or an explanation: no rule can compare an answer with it."""
 
 
 def unboxed(text: str) -> str:
     r"""The content of an answer that is one `\boxed{…}`, nested braces included; any other answer as it is.
 
-    Errors: UsageError for a box that never closes, and for text or further boxes beside the box.
+    Several boxes with commas or "and" between them stay as they are: they are several values.
+    Errors: UsageError for a box that never closes, and for text beside the box.
     """
     text = text.strip()
-    match = _BOX.search(text)
-    if match is None:
+    if not re.search(r"\\(?:boxed|fbox)\s*\{", text):
         return text
-    end = closing_brace(text, match.end())
-    if end is None:
-        raise UsageError("the box around the answer never closes", expected=r"\boxed{…}", found=short(text))
-    if (text[:match.start()] + text[end + 1:]).strip(" $."):
-        raise UsageError("the answer is more than one box", expected=r"\boxed{…} alone", found=short(text))
-    return text[match.end():end].strip()
+    boxes = boxed_parts(text)
+    if boxes is None:
+        is_open = text.count("{") > text.count("}")
+        raise UsageError("the box around the answer never closes" if is_open else "the answer is more than its box",
+                         expected=r"\boxed{…} alone", found=short(text))
+    return boxes[0].strip() if len(boxes) == 1 else text
 
 
 def valued(text: str) -> tuple[str, str]:
-    """A free-form reference, undressed, and its type by its form.
+    """A free-form reference, undressed, and its type by its form, as docs/rewards.md lists them.
 
-    integer      digits: "12", "-3", "1,234"
-    float        digits with a point: "0.50"
-    expression   anything else that is mathematics throughout: LaTeX, "2/3", "x=3", "25%"; the signs √, ≤ and ≥ become
-                 LaTeX, for math-verify reads "3√2" as 3
-    text         the rest: words, units, times, names of angles
+    Dollars, `<answer>` tags, "####" and a box around the whole are taken off; a single letter A to J is a `choice`.
+    Errors: UsageError for an empty reference, WorkedSolution for one that explains.
     """
-    answer = undressed(text)
+    answer = undressed(unwrapped(text.strip()))
     if not answer:
         raise UsageError("the answer is empty", expected="text or a number", found=short(text))
-    number = answer.translate(_MINUS_SIGNS)
-    if _INTEGER.fullmatch(number):
-        return number, "integer"
-    if _DECIMAL.fullmatch(number):
-        return number, "float"
-    latex = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", answer)
-    words = {word.lower() for word in _WORD.findall(_COMMAND.sub(" ", latex))} - _FUNCTIONS
-    if words or _UNREADABLE.search(latex) or not _MATHEMATICAL.search(latex):
-        return answer, "text"
-    return latex.replace("≤", r"\leq ").replace("≥", r"\geq "), "expression"
+    if boxed_parts(answer) is not None:
+        answer = undressed(unboxed(answer))
+    elif is_solution(answer):
+        raise WorkedSolution("the answer is a worked solution", expected="the answer alone", found=short(text),
+                             hint="give the answer in the column of answers, and this text as the `solution`")
+    if re.fullmatch(r"\(?[A-J]\)?\.?", answer):
+        return answer.strip("()."), "choice"
+    value = read(answer)
+    answer_type = type_of(value)
+    if answer_type in ("integer", "float") and isinstance(value, Scalar):
+        written = answer.translate(_MINUS_SIGNS).rstrip(".") if "\\" not in answer else value.text
+        return "".join(written.split()), answer_type
+    return answer, answer_type
+
+
+def is_solution(text: str) -> bool:
+    """Whether a text explains: it gives reasons, or has more words than any answer."""
+    n_words = len(re.findall(r"[^\W\d_]{2,}", spelt(text)))
+    return n_words > _MAX_WORDS or (n_words >= _MIN_WORDS and _REASONS.search(text) is not None)
 
 
 def undressed(text: str) -> str:
-    """A reference without the spaces and the dollars around it."""
+    """A reference without the spaces and the dollars around it, where it says the same without them."""
     text = text.strip()
     match = _DOLLARS.fullmatch(text)
-    return match[2].strip() if match else text
+    inner = match[2].strip() if match else text
+    return inner if inner and read(inner) == read(text) else text
 
 
 def choice_or_value(text: str, question: str) -> tuple[str, str, tuple[str, ...]]:

@@ -42,7 +42,10 @@ def same(found: Value, gold: Value) -> bool:
         if found.also is not None and same(Named(found.name, found.also), gold):
             return True
         if isinstance(gold, Relation):
-            return _same_relation(_as_relation(found), gold)
+            one, other = intervals(found), intervals(gold)
+            if one is not None and other is not None:
+                return _same_intervals(one, other) and _same_variable(found, gold)
+            return _same_relation(found, gold)
         return _is_label(found.name, gold) and same(found.value, gold)
     match gold:
         case Text():
@@ -90,6 +93,8 @@ def _same_several(found: Value, gold: Several) -> bool:
     if isinstance(found, Named) and isinstance(found.value, Several | Bracketed):
         if all(not isinstance(one, Named) for one in gold.items):
             return _same_several(found.value, gold)
+    if isinstance(found, Several) and any(isinstance(one, Several) for one in gold.items) and _all_same(found.items, gold.items):
+        return True
     ours, theirs = list(values_in(found)), list(values_in(gold))
     if isinstance(found, Bracketed) and (found.left, found.right) == ("(", ")") and (
             gold.order or all(isinstance(one, Named) for one in gold.items)):
@@ -120,8 +125,8 @@ def _same_named(found: Value, gold: Named) -> bool:
             return True
         return _same_name(found.name, gold.name) and same(found.value, gold.value)
     if isinstance(found, Relation):
-        return _same_relation(found, _as_relation(gold)) or (
-            isinstance(gold.value, Bracketed | Union) and same(found, gold.value))
+        relation = _as_relation(gold)
+        return _same_relation(found, relation) if isinstance(relation, Relation) else same(found, gold.value)
     return same(found, gold.value)
 
 

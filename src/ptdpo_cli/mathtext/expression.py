@@ -280,7 +280,7 @@ class _Reader:
         is_name = text.isupper() and len(text) <= 5
         if len(text) > 3 and not is_name:
             raise Unreadable(f"{text!r} is a word")
-        if text.lower() in _WORDS:
+        if text.lower() in _WORDS and not text.isupper():
             raise Unreadable(f"{text!r} is a word")
         *before, last = text
         nodes = [("symbol", letter) for letter in before] + [self.indexed(last)]

@@ -49,8 +49,12 @@ _ROOT = re.compile(
     r"√\s{0,4}(?:\(([^()√]{1,100})\)|\{([^{}√]{1,100})\}|([0-9]{1,20}(?:\.[0-9]{1,20})?|\\pi|[A-Za-z]|(?=\\)))"
 )
 
+# "\\\\frac" of a text that was escaped twice; a line break before the name of a command is not written.
+_ESCAPED_TWICE = re.compile(
+    r"\\\\(?=(?:left|right|[dtc]?frac|sqrt|boxed|text|leq?|geq?|pi|times|cdot|pm|infty|in|cup|begin|end|circ)(?![A-Za-z]))"
+)
 _BREAK = re.compile(r"\\\\(?:\[[0-9a-z. ]{1,10}\])?|\\newline(?![A-Za-z])|\\par(?![A-Za-z])")
-_SPACES = re.compile(r"\\[,;:> ]|~|\\(?:quad|qquad|thinspace|enspace|hfill|hfil|medspace|thickspace)(?![A-Za-z])")
+_SPACES = re.compile(r"\\[,;:> ]|~|\\q?quad|\\(?:thinspace|enspace|hfill|hfil|medspace|thickspace)(?![A-Za-z])")
 _NO_SPACE = re.compile(
     r"\\!\s{0,4}|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|strut"
     r"|noindent|rm|bf|it|sf|tt|nonumber|hline|boldmath|unboldmath|mathord|mathopen|mathclose|middle)(?![A-Za-z])\.?(?<![0-9])"
@@ -71,6 +75,7 @@ _COMMANDS = {
     }.items()
     for name in names.split()
 }
+_TABLE = re.compile(r"\\begin\s?\{(?:[pbvBV]?matrix|smallmatrix|array|tabular)\}")     # its rows are no lines
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 # What a command's argument is set in: upright text, or nothing but dress.
 _UPRIGHT = frozenset("text textrm textnormal textup textsf texttt textbf textit mbox hbox mathrm mathsf mathtt operatorname "
@@ -97,7 +102,9 @@ def spelt(text: str) -> str:
         text = text.replace("...", "\\ldots ")
     if "\\" not in text and "$$" not in text and "~" not in text and "{" not in text:
         return text.strip()
-    text = _BREAK.sub("\n", text)
+    if "\\\\" in text:
+        text = _ESCAPED_TWICE.sub(r"\\", text) if "\\begin" not in text else text
+        text = text if _TABLE.search(text) else _BREAK.sub("\n", text)
     text = _DELIMITERS.sub("$", text)
     text = _THOUSANDS.sub(",", _POINT.sub(".", text))
     text = _DEGREE.sub(r"\\degree ", text)

@@ -126,9 +126,10 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _WRAPPERS = (
     (re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL | re.IGNORECASE), 1),
     (re.compile(r"\s*####\s*(.*?)\s*", re.DOTALL), 1),
+    (re.compile(r"[^$\\{}]{0,60}?\b(?:answer|is|are|be)\b:?\s*(?:\\\[|\\\(|\$+)?\s*(\\boxed\s*\{.*\})\s*(?:\\\]|\\\)|\$+)?\s*\.?", re.DOTALL), 1),
     (re.compile(r"\s*(?:\*\*)?(?:final )?answers?(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)", re.DOTALL | re.IGNORECASE), 1),
 )
-_BETWEEN_BOXES = re.compile(r"[\s$.,;()]*(?:\\\)|\\\(|\\text\s?\{\s?(?:and|or)\s?\}|\band\b|\bor\b|\\quad|\\\[|\\\]|\\,|\\|[\s$.,;])*")
+_BETWEEN_BOXES = re.compile(r"[\s$.,;()]*(?:\\\)|\\\(|\\text\s?\{\s?(?:and|or)\s?\}|\band\b|\bor\b|\\quad|\\(?:begin|end)\{[a-z]+\*?\}|\\\[|\\\]|\\,|\\|[\s$.,;])*")
 _FINAL = re.compile(r"[\s.,;?。，；]+(?:\$+[\s.,;?]*)?$|(?<=[^\\])[\s.,;?]+\$$")
 _ANY_ONE = re.compile(r"\s*[\[(](?:choose|any|either|pick|select) (?:any )?(?:one|is fine)[^()\[\]]{0,40}[\])]\s*$"
                       r"|\s*[\[(]?答案不唯一[^()\[\]]{0,20}[\])]?\s*$", re.IGNORECASE)
@@ -154,17 +155,28 @@ def read(text: str) -> Value:
 
 @lru_cache(maxsize=20_000)
 def _read(text: str) -> Value:
-    text = unwrapped(text)
+    original = text = unwrapped(text)
     if (boxes := boxed_parts(text)) is not None:
         if len(boxes) == 1:
             return read(boxes[0])
-        return Several(tuple(read(box) for box in boxes), order=True)
-    if too_deep(text):
-        return Text(text)
+        return Several(tuple(read(box) for box in boxes), order=re.search(r"\b(?:and|or)\b", text) is None)
+    if too_deep(text) or "\\begin" in text and (text := _lines_of_environment(text)) is None:
+        return Text(original)
     spelling = _JOINING.sub(r" \1 ", spelt(text))
     if wording := _ALL_WORDS.fullmatch(spelling):
         spelling = wording[1]
     return _whole(spelling, At())
+
+
+_ENVIRONMENT = re.compile(r"\$?\$?\s*\\left\s?\\\{?\s*|\\begin\s?\{(?:cases|aligned|align\*?|gathered|split|array)\}(?:\{[lcr|]+\})?|\\end\s?\{(?:cases|aligned|align\*?|gathered|split|array)\}|\\right\s?\.")
+
+
+def _lines_of_environment(text: str) -> str | None:
+    """The lines of a system of equations, joined by commas; None for any other environment."""
+    if re.search(r"\\begin\s?\{(?!cases|aligned|align|gathered|split)", text):
+        return None
+    lines = re.split(r"\\\\|\n", _ENVIRONMENT.sub("", text).replace("&", ""))
+    return ", ".join(line.strip(" ,$.") for line in lines if line.strip(" ,$."))
 
 
 def unwrapped(text: str) -> str:
@@ -216,6 +228,8 @@ def _whole(text: str, at: At) -> Value:
     any_one = _ANY_ONE.search(text)
     if any_one:
         text = text[:any_one.start()]
+    if text[:1] in "{$" and _encloses(inner := text.strip("$ ")) and inner[:1] == "{":
+        text = inner[1:-1].strip()
     for split in (_lines, _statements, _labelled, _semicolons, _formulas, _spaced, _alternatives, _commas):
         found = split(text, at)
         if found is not None:

@@ -32,6 +32,7 @@ _PHRASE = re.compile(
     rf"|\b{_NAME}(?: (?:to|of|for) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
     rf"|\b(?P<colon>{_NAME}) ?[:=：] ?"
     r"|(?P<chinese>【?(?:正确)?(?:答案|选项)】?(?:是|为|应该是|应为)? ?[:：]? ?|故?(?:应|正确)?选(?:择|项)?(?:是|为)? ?[:：]? ?(?=[(（]?[A-Z]))"
+    r"|^\W{0,4}answer (?=\$|\\[(\[])"
     r"|\bI(?:'d| would| will|'ll)? (?:choose|select|pick|go with) ",
     re.IGNORECASE,
 )
@@ -176,6 +177,8 @@ def _stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None
             continue        # "the other options are not applicable"
         if _DENIES.match(span):
             continue
+        if answer_type in ("integer", "float") and number(span) is None and (value := _only_number(span, answer_type)):
+            return value
         return span
     return None if answer_type == "choice" else _concluded(text, answer_type)
 
@@ -222,9 +225,9 @@ def _without_options(text: str, choices: tuple[str, ...]) -> str:
 
 
 _SENTENCE = re.compile(r"(?<=[^A-Z][.!?])\s+|(?<=[。！？])|\n+")
-_CONCLUDES = re.compile(r"\s*(?:[-*•] )?(?:therefore|thus|hence|so|in conclusion|consequently|finally|as a result)\b", re.IGNORECASE)
+_CONCLUDES = re.compile(r"(?:^|.*[.$\]] )(?:[-*•] )?(?:therefore|thus|hence|so|in conclusion|consequently|finally|as a result)\b", re.IGNORECASE | re.DOTALL)
 _LAST_IS = re.compile(
-    r".{0,600}(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|of|to)|=|≈|\\approx|\\Rightarrow)(?: (?:exactly|approximately|about|around|only|just))? ?[:]? ?(\S.{0,120}?)[.!]?\s*",
+    r".{0,600}(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|of|to|by)|=|≈|\\approx|\\Rightarrow)(?: (?:exactly|approximately|about|around|only|just))? ?[:]? ?(\S.{0,120}?)[.!]?\s*",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -398,17 +401,27 @@ def _bare(answer: str, answer_type: str) -> str | None:
             return said
         if answer_type == "text":
             return said.rstrip(".") if len(said.split()) <= 6 and not _CONCLUDES.match(said) else None
-        if answer_type in ("integer", "float") and len(_sentences(said)) == 1:
-            numbers = _NUMBER.findall(_EMPHASIS.sub("", said))
-            if len(numbers) == 1 and not re.search(r"\d[a-zA-Z]|[*/=+]", said):
-                return numbers[0]
-            return _at_the_end(said, (), answer_type)
+        if len(_sentences(said)) == 1:
+            formulas = list(_MATH.finditer(said))
+            if len(formulas) == 1:
+                formula = next(part for part in formulas[0].groups() if part is not None).strip()
+                if _is_value(formula, answer_type) or "\\begin" in formula:
+                    return formula
+            return _only_number(said, answer_type) if answer_type in ("integer", "float") else None
         return None
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     if answer_type == "text" or len(lines) < 2:
         return None
     last, before = (_EMPHASIS.sub("", line).strip(" $.") for line in (lines[-1], lines[-2]))
     return last if _is_value(last, answer_type) and not _is_value(before, answer_type) else None
+
+
+def _only_number(sentence: str, answer_type: str) -> str | None:
+    """The number of a sentence that has one, else the one at its end."""
+    numbers = _NUMBER.findall(_EMPHASIS.sub("", sentence))
+    if len(numbers) == 1 and not re.search(r"\d[a-zA-Z]|[*/=+]", sentence):
+        return numbers[0]
+    return _at_the_end(sentence, (), answer_type)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

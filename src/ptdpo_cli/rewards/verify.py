@@ -15,20 +15,8 @@ from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import expression as expressions
 from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
 from ptdpo_cli.mathtext.equality import same_unit
-from ptdpo_cli.mathtext.values import (
-    Bracketed,
-    Named,
-    Ratio,
-    Relation,
-    Scalar,
-    Several,
-    Statements,
-    Text,
-    Union,
-    Value,
-    split_at,
-    values_in,
-)
+from ptdpo_cli.mathtext.kinds import has_words, needs_algebra, type_of
+from ptdpo_cli.mathtext.values import Named, Scalar, Text, Value, split_at, values_in
 from ptdpo_cli.rewards import workers
 from ptdpo_cli.rewards.choices import bare_letter, letter_set, letters_of, named_options, options_of
 
@@ -164,31 +152,6 @@ _KINDS = {
 }
 
 
-def type_of(value: Value) -> str:
-    """The answer type that a value's form gives it."""
-    match value:
-        case Scalar() if value.unit is not None:
-            return "quantity"
-        case Scalar() if expressions.is_literal(value.node):
-            is_integer = re.fullmatch(r"[-+ ]*[0-9 ]+", value.text)
-            return "integer" if is_integer else "float" if re.fullmatch(r"[-+ ]*[0-9 ]*\.[0-9]+", value.text) else "expression"
-        case Named():
-            return "named"
-        case Ratio():
-            return "ratio"
-        case Statements():
-            return "statements"
-        case Several():
-            return "blanks" if value.order else "alternatives"
-        case Union():
-            return "interval"
-        case Bracketed() if (value.left, value.right) in (("(", "]"), ("[", ")"), ("[", "]")) and len(value.items) == 2:
-            return "interval"
-        case Text():
-            return "text"
-    return "expression"
-
-
 def check_answers(
     problems: Iterable[Problem], *, time_limit_s: float = 5.0
 ) -> list[tuple[Problem, UsageError]]:
@@ -201,7 +164,7 @@ def check_answers(
             unfit.append((problem, error))
         else:
             value = read(problem.answer) if problem.answer_type == "expression" else None
-            if isinstance(value, Text) and not _is_words(value.text):
+            if isinstance(value, Text) and not has_words(spelt(value.text)):
                 asked.append(problem)
     tasks = [("parse", expression(problem.answer), "") for problem in asked]
     for problem, result in zip(asked, workers.ask(tasks, time_limit_s=time_limit_s), strict=True):
@@ -270,8 +233,6 @@ def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
     if answer_type == "text" and (gold := words(answer)) in _OPPOSITES:
         return leading_opposite(extracted) == gold
     found, gold = read(extracted), read(answer)
-    if isinstance(found, Text) and isinstance(gold, Text) and answer_type == "text":
-        return False
     if _reaches(found, gold) or same(found, gold):
         return True
     if isinstance(gold, Text) or isinstance(found, Text):
@@ -294,18 +255,10 @@ def _reaches(found: Value, gold: Value) -> bool:
 
 def _by_algebra(extracted: str, answer: str) -> bool | None:
     """None where math-verify has to compare: both are mathematics, and one of them is of a kind that `mathtext` declines."""
-    texts = spelt(extracted), spelt(answer)
-    if any(_is_words(text) or malformed(text) for text in texts) or not any(_DECLINED.search(text) for text in texts):
+    texts = extracted, answer
+    if any(has_words(spelt(text)) or malformed(text) for text in texts) or not any(map(needs_algebra, texts)):
         return False
     return None
-
-
-_DECLINED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|begin|det|max|min|gcd|lcm|bmod|pmod|mod|lfloor|lceil|overline|dot)(?![a-zA-Z])")
-
-
-def _is_words(text: str) -> bool:
-    """Whether a text holds words, which math-verify would read as products of their letters."""
-    return re.search(r"(?<![A-Za-z\\{])[A-Za-z]{4,}(?![A-Za-z}])", re.sub(r"\\text\{[^{}]*\}", " words ", text)) is not None
 
 
 _OPPOSITES = {"yes", "no", "true", "false"}
@@ -399,8 +352,8 @@ def _same_choice(extracted: str, answer: str, choices: Sequence[str]) -> bool:
 
 
 def expression(text: str) -> str:
-    """What math-verify gets of an answer."""
-    return spelt(text).replace("$", " ").strip()
+    """What math-verify gets of an answer: it is without delimiters, and math-verify has its own spelling."""
+    return re.sub(r"^\s*(?:\$\$|\$|\\\(|\\\[)|(?:\$\$|\$|\\\)|\\\])[\s.]*$", "", text).strip()
 
 
 def malformed(text: str) -> str | None:

@@ -1,0 +1,48 @@
+"""A reference proves itself: in a box it is right, no proper part of it is, and its other spellings are."""
+
+from __future__ import annotations
+
+from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.mathtext.parts import parts, spellings
+from ptdpo_cli.rewards.choices import letters_of, options_of
+from ptdpo_cli.rewards.verify import decide
+
+
+def failures(problem: Problem) -> list[str]:
+    """What is wrong with how an answer would be compared; empty where nothing is.
+
+    What only math-verify can compare is not asked here. The answer is one that `check_answer` lets pass.
+    """
+    answer, answer_type, choices = problem.answer, problem.answer_type, problem.choices
+
+    def verdict(text: str) -> bool | None:
+        return decide(text, answer, answer_type, choices, problem.precision)
+
+    if answer_type == "choice":
+        return _of_choice(problem, verdict)
+    found = [] if verdict(answer) is not False else ["the answer itself in a box is wrong"]
+    if answer_type in ("list", "set"):
+        return found
+    found += [f"{text!r}, a part of it, is right" for text in parts(answer) if verdict(text) is True]
+    if answer_type != "text":
+        found += [f"{text!r}, another spelling of it, is wrong" for text in spellings(answer) if verdict(text) is False]
+    return found
+
+
+def _of_choice(problem: Problem, verdict) -> list[str]:
+    """The letter is right and no other; a text of an option is, unless two options have it or it is itself a letter."""
+    gold = problem.answer.strip("().:{}[] ").upper()
+    letters = letters_of(problem.choices)
+    found = [] if verdict(problem.answer) else ["the answer itself in a box is wrong"]
+    if not problem.choices:
+        return found
+    options = options_of(tuple(problem.choices))
+    for letter, option in zip(letters, options, strict=True):
+        if letter != gold and verdict(letter):
+            found.append(f"{letter!r}, another letter, is right")
+        is_unique = sum(other.exact.casefold() == option.exact.casefold() for other in options) == 1
+        if not is_unique or len(option.exact) < 2:
+            continue
+        if verdict(option.text) != (letter == gold):
+            found.append(f"{option.text!r}, the text of {letter}, is {'wrong' if letter == gold else 'right'}")
+    return found
