@@ -11,7 +11,7 @@ from ptdpo_cli.mathtext import read, spelt
 from ptdpo_cli.mathtext.kinds import type_of
 from ptdpo_cli.mathtext.values import Scalar, boxed_parts, unwrapped
 
-_DOLLARS = re.compile(r"(\$\$|\$)([^$]+)\1")
+_DOLLARS = re.compile(r"(?:\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\])\.?", re.DOTALL)
 _MINUS_SIGNS = str.maketrans("−–－﹣", "----")
 _MAX_WORDS = 30         # of an answer; a longer one is an explanation
 _REASONS = re.compile(
@@ -76,7 +76,7 @@ def undressed(text: str) -> str:
     """A reference without the spaces and the dollars around it, where it says the same without them."""
     text = text.strip()
     match = _DOLLARS.fullmatch(text)
-    inner = match[2].strip() if match else text
+    inner = next(filter(None, match.groups())).strip() if match else text
     return inner if inner and read(inner) == read(text) else text
 
 

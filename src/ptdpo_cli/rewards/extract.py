@@ -30,7 +30,7 @@ _THEN = r"(?: (?:is|are|would be|should be|must be)\b(?: (?:therefore|thus|hence
 _PHRASE = re.compile(
     rf"\b(?P<strong>(?:final|correct|right|best|most likely|closest)? ?\banswers?)(?: (?:to|of|for|choice|option) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
     rf"|\b{_NAME}(?: (?:to|of|for) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
-    rf"|\b(?P<colon>{_NAME}) ?[:=：] ?"
+    rf"|\b(?P<colon>(?:(?:final|correct|right|best|most likely|closest) )?(?:answers?|option|choice)) ?[:=：] ?"
     r"|(?P<chinese>【?(?:正确)?(?:答案|选项)】?(?:是|为|应该是|应为)? ?[:：]? ?|故?(?:应|正确)?选(?:择|项)?(?:是|为)? ?[:：]? ?(?=[(（]?[A-Z]))"
     r"|^\W{0,4}answer (?=\$|\\[(\[])"
     r"|\bI(?:'d| would| will|'ll)? (?:choose|select|pick|go with) ",
@@ -175,12 +175,17 @@ def _stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None
         is_strong = phrase["strong"] or phrase["colon"] or phrase["chinese"]
         if answer_type == "choice" and not is_strong and named_options(span, choices)[0] is None:
             continue        # "the other options are not applicable"
-        if _DENIES.match(span):
+        if _DENIES.match(span) or (answer_type == "choice" and _lists_all(span, tuple(choices))):
             continue
         if answer_type in ("integer", "float") and number(span) is None and (value := _only_number(span, answer_type)):
             return value
         return span
     return None if answer_type == "choice" else _concluded(text, answer_type)
+
+
+def _lists_all(span: str, choices: tuple[str, ...]) -> bool:
+    """Whether a text only lists what there is to choose from."""
+    return len(choices) > 1 and (_lists_options(span) or len(_mentions(plain(span), choices)) == len(choices))
 
 
 def _span(text: str, start: int) -> str | None:
@@ -225,7 +230,11 @@ def _without_options(text: str, choices: tuple[str, ...]) -> str:
 
 
 _SENTENCE = re.compile(r"(?<=[^A-Z][.!?])\s+|(?<=[。！？])|\n+")
-_CONCLUDES = re.compile(r"(?:^|.*[.$\]] )(?:[-*•] )?(?:therefore|thus|hence|so|in conclusion|consequently|finally|as a result)\b", re.IGNORECASE | re.DOTALL)
+_CONCLUDES = re.compile(
+    r"(?:^|.*[.$\]] )(?:[-*•] )?(?:therefore|thus|hence|so|in conclusion|consequently|finally|as a result"
+    r"|(?<![a-z] )the (?:output|result|final result|total)(?= is))\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _LAST_IS = re.compile(
     r".{0,600}(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|of|to|by)|=|≈|\\approx|\\Rightarrow)(?: (?:exactly|approximately|about|around|only|just))? ?[:]? ?(\S.{0,120}?)[.!]?\s*",
     re.IGNORECASE | re.DOTALL,
@@ -240,9 +249,12 @@ def _sentences(text: str) -> tuple[str, ...]:
 def _concluded(text: str, answer_type: str) -> str | None:
     """The value at the end of the last sentence, if that sentence draws a conclusion."""
     sentences = _sentences(text)
-    if not sentences or not _CONCLUDES.match(sentences[-1]):
+    if not sentences or sentences[-1].endswith("?") or not (match := _CONCLUDES.match(sentences[-1])):
         return None
-    return _at_the_end(sentences[-1], (), answer_type)
+    conclusion = sentences[-1][match.end():]
+    if answer_type in ("integer", "float"):
+        return _only_number(conclusion, answer_type)
+    return _at_the_end(conclusion, (), answer_type)
 
 
 def _at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str | None:
@@ -250,6 +262,8 @@ def _at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str 
     if match is None:
         return None
     said = match[1].strip(" $*")
+    if answer_type == "list":
+        return said if said[:1] == "[" else None
     if answer_type == "choice":
         return said if choices and named_options(said, choices)[0] is not None else None
     return said if _is_value(said, answer_type) else None
@@ -345,11 +359,28 @@ def _option_named(answer: str, choices: tuple[str, ...]) -> str | None:
     mentioned = _mentions(_EMPHASIS.sub("", plain(answer[-_MAX_PROSE:]) if len(answer) < 2000 else answer[-_MAX_PROSE:]), choices)
     if len(mentioned) == 1:
         (index,) = mentioned
-        if _is_telling(choices[index]):
+        is_short = len(answer) < 300 and re.search(r"[^\W\d_]{3}", choices[index])
+        if (_is_telling(choices[index]) or is_short) and not is_refusal(answer):
             return choices[index]
+    if not mentioned and len(_sentences(answer)) == 1 and (found := _only_value(answer, choices)):
+        return found
     for sentence in (_sentences(answer)[-1:] + _sentences(answer)[:1]) if len(answer) < 1500 else _sentences(answer)[-1:]:
         if found := _at_the_end(_EMPHASIS.sub("", sentence), choices, "choice"):
             return found
+    return None
+
+
+_QUANTITY = re.compile(r"\([^()]{3,30}\)|[$€£]?(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?: ?(?:[a-zA-Z°%²³]{1,12}|\$[^$]+\$))?")
+
+
+def _only_value(sentence: str, choices: tuple[str, ...]) -> str | None:
+    """The one value of a sentence, where it is an option's: "(2,4)" for "(2, 4)", "1150 dollars" for "$1,150"."""
+    values = [match[0].strip(" ,.") for match in _QUANTITY.finditer(sentence)]
+    if len(values) != 1 or sentence.rstrip().endswith("?"):
+        return None
+    for said in (values[0], values[0].rpartition(" ")[0]):
+        if said and named_options(said, choices)[0] is not None and bare_letter(said) is None:
+            return said
     return None
 
 
@@ -380,9 +411,9 @@ def _mention_of(option: str) -> re.Pattern | None:
     words = plain(option).strip(" .").split()
     if not words or len(words) > 40 or (len(words) == 1 and len(words[0]) < 2):
         return None
-    body = r"\s+".join(map(re.escape, words))
+    body, plural = r"\s+".join(map(re.escape, words)), "(?:e?s)?" if words[-1].isalpha() and len(words[-1]) > 2 else ""
     flags = re.IGNORECASE if re.search(r"[^\W\d_]{3}", option) else re.NOFLAG
-    return re.compile(rf"(?<![\w.,$£€-])(?<!\d ){body}(?![\w%]|[.,:]\d|-\w)", flags)
+    return re.compile(rf"(?<![\w.,$£€-])(?<!\d ){body}{plural}(?![\w%]|[.,:]\d|-\w)", flags)
 
 
 # --- bare values ------------------------------------------------------------------------------------------------------
@@ -416,12 +447,45 @@ def _bare(answer: str, answer_type: str) -> str | None:
     return last if _is_value(last, answer_type) and not _is_value(before, answer_type) else None
 
 
+_NUMBER_WORDS = dict(zip(
+    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty".split(), (0, *range(2, 21), 30, 40, 50, 60), strict=True,
+))
+_COUNTED = re.compile(r"\bthere (?:are|is|were|was|will be|would be) (?:only |exactly |a total of |about |approximately )?(?=\S)", re.IGNORECASE)
+_REASON = re.compile(r",? (?:because|since|as (?:it|the|there)|which)\b", re.IGNORECASE)
+_SO = re.compile(r"(?:^|[,;.] )(?:and )?(?:so|thus|hence|therefore),? ", re.IGNORECASE)
+
+
 def _only_number(sentence: str, answer_type: str) -> str | None:
-    """The number of a sentence that has one, else the one at its end."""
-    numbers = _NUMBER.findall(_EMPHASIS.sub("", sentence))
-    if len(numbers) == 1 and not re.search(r"\d[a-zA-Z]|[*/=+]", sentence):
-        return numbers[0]
-    return _at_the_end(sentence, (), answer_type)
+    """The number of a sentence that has one; else the one that is counted ("there are 5 years …"), or stands at its end.
+
+    A reason behind it and a premise before "so" are left aside. Number words are read here, for prose is written so.
+    """
+    if sentence.rstrip().endswith("?") or is_refusal(sentence) or _ASKS.search(sentence):
+        return None
+    said = _EMPHASIS.sub("", sentence)
+    said = said[: reason.start()] if (reason := _REASON.search(said)) and reason.start() > 10 else said
+    said = _SO.split(said)[-1]
+    if re.search(r"\d[a-zA-Z]|[*/=+]", said):
+        return _at_the_end(said, (), answer_type)
+    numbers = _numbers_of(said)
+    if len(numbers) == 1:
+        return numbers[0][1]
+    counted = [match.end() for match in _COUNTED.finditer(said)]
+    if counted and (first := [number for start, number in numbers if start == counted[-1]]):
+        return first[0]
+    return _at_the_end(said, (), answer_type)
+
+
+_ASKS = re.compile(r"\bquestion (?:asks|is asking)\b|\bwe (?:need|have) to (?:find|determine)\b", re.IGNORECASE)
+_WORDED = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b(?!-)", re.IGNORECASE)
+
+
+def _numbers_of(text: str) -> list[tuple[int, str]]:
+    """Numbers and where they begin, number words as digits."""
+    digits = [(match.start(), match[0]) for match in _NUMBER.finditer(text)]
+    spoken = [(match.start(), str(_NUMBER_WORDS[match[0].lower()])) for match in _WORDED.finditer(text)]
+    return sorted(digits + spoken)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
