@@ -14,16 +14,12 @@ from functools import lru_cache
 from operator import add, mul, sub, truediv
 from typing import NamedTuple
 
+from ptdpo_cli.mathtext.units import POWER_WORDS, Unit, raised, times
+from ptdpo_cli.mathtext.units import UNITS as ALL_UNITS
+
 Span = tuple[int, int]
 # A rational number; or ("π", q) for q·π, or ("√", q) for the root of q. Two spellings of one number are equal.
 Value = int | Fraction | tuple[str, Fraction]
-
-
-class Unit(NamedTuple):
-    """What a number is of, and how much of it: cm is ("length", 1/100)."""
-
-    dimension: str
-    factor: Fraction
 
 
 class Number(NamedTuple):
@@ -63,43 +59,18 @@ ORDINAL = rf"(?:{'|'.join(_ORDINALS)}|[0-9]{{1,2}}(?:st|nd|rd|th))\b"
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 
 
-def _units() -> dict[str, Unit]:
-    found = {}
-
-    def add(dimension: str, factor, *names: str) -> None:
-        found.update({name: Unit(dimension, Fraction(factor)) for name in names})
-
-    prefixes = (("", "", "1"), ("kilo", "k", "1000"), ("centi", "c", "0.01"), ("milli", "m", "0.001"))
-    for prefix, short, factor in prefixes:
-        for stem in ("metre", "meter"):
-            add("length", factor, f"{short}m", f"{prefix}{stem}", f"{prefix}{stem}s")
-        for stem in ("litre", "liter"):
-            add("volume", factor, f"{short}l", f"{prefix}{stem}", f"{prefix}{stem}s")
-        add("mass", factor, *([f"{short}g"] if prefix != "centi" else []), f"{prefix}gram", f"{prefix}grams")
-    add("length", "0.0254", "inch", "inches")
-    add("length", "0.3048", "ft", "foot", "feet")
-    add("length", "1609.344", "mile", "miles")
-    add("time", 1, "s", "sec", "second", "seconds")
-    add("time", 60, "min", "mins", "minute", "minutes")
-    add("time", 3600, "h", "hr", "hrs", "hour", "hours")
-    add("time", 86400, "day", "days")
-    add("money", 1, "$", "dollar", "dollars", "€", "euro", "euros", "£", "pound", "pounds")
-    add("money", "0.01", "cent", "cents", "¢", "pence")
-    add("angle", 1, "°", "deg", "degree", "degrees", r"\circ", r"\degree")
-    add("temperature", 1, "°c")
-    add("temperature in °F", 1, "°f")
-    add("count", 1, "unit", "units")
-    return found
-
-
-UNITS = _units()
-_DIVISORS = {"h": 3600, "hour": 3600, "hr": 3600, "s": 1, "second": 1, "min": 60, "minute": 60}
+# In prose a single letter is a name or an article more often than a unit; of these the ones that follow numbers stay.
+_NOT_IN_PROSE = frozenset("A C F J K L M N T V W d p t".split())
+UNITS = {name: unit for name, unit in ALL_UNITS.items() if name not in _NOT_IN_PROSE and unit.dimension in (
+    "length", "volume", "mass", "time", "angle", "temperature", "temperature in °F", "count",
+    "money in $", "money in €", "money in £",
+)} | {"°": ALL_UNITS["degree"], r"\circ": ALL_UNITS["degree"], "°c": ALL_UNITS["Celsius"], "°f": ALL_UNITS["Fahrenheit"]}
 _UNIT = re.compile(
     r"[\s$-]{0,2}(?:\^\s?\{?)?(?:\\(?:text|mathrm)\s?\{)?\s?(?:(square|sq\.?|cubic|cu\.?)\s)?"
     r"(\\circ|\\degree|[A-Za-z]{1,11}|°[CF]?|[$€£¢])(?![A-Za-z])"
     r"(?:\s?(?:\^\s?\{?([23])\}?|([²³])))?(?:\s?(?:/|\b(?:an?|per)\b)\s?(h|hour|hr|s|second|min|minute)\b)?",
 )
-_POWERS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "cu.": 3, "2": 2, "3": 3, "²": 2, "³": 3}
+_POWERS = POWER_WORDS | {"2": 2, "3": 3, "²": 2, "³": 3}
 
 
 def unit_at(text: str, start: int) -> tuple[Unit | None, int]:
@@ -108,12 +79,11 @@ def unit_at(text: str, start: int) -> tuple[Unit | None, int]:
     unit = match and (UNITS.get(match[2]) or UNITS.get(match[2].lower()))
     if not unit:
         return None, start
-    dimension, factor = unit
-    if power := _POWERS.get(match[1] or match[3] or match[4] or ""):
-        dimension, factor = f"{dimension}^{power}", factor**power
+    if power := _POWERS.get((match[1] or match[3] or match[4] or "").rstrip(".").lower()):
+        unit = raised(unit, power)
     if match[5]:
-        dimension, factor = f"{dimension}/time", factor / _DIVISORS[match[5]]
-    return Unit(dimension, factor), match.end()
+        unit = times(unit, UNITS[match[5].lower()], -1)
+    return unit, match.end()
 
 
 # ---- the search ------------------------------------------------------------------------------------------------------

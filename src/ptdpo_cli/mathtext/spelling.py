@@ -176,6 +176,7 @@ def _argument(text: str, position: int) -> tuple[str | None, int]:
     return (None, position) if end is None else (text[start + 1:end], end + 1)
 
 
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _WORDING = re.compile(r"\\text\{([^{}]*)\}")
 
 
@@ -184,5 +185,5 @@ def plain(text: str) -> str:
     text = spelt(text)
     while "\\text{" in text and text != (inner := _WORDING.sub(r" \1 ", text)):
         text = inner
-    text = text.replace("$", " ").replace(r"\degree", "°").replace(r"\%", "%")
+    text = _DOLLAR.sub(" ", text).replace(r"\$", "$").replace(r"\degree", "°").replace(r"\%", "%")
     return " ".join(text.split()).strip(" *")

@@ -94,7 +94,7 @@ UNITS = _table()
 # A letter that may as well be a variable: it counts as a unit where it is set upright, or in running text.
 LETTERS = frozenset(name for name in UNITS if len(name) == 1 and name.isalpha())
 _FOLDED = {name.lower(): unit for name, unit in reversed(UNITS.items()) if len(name) > 2 or name in ("cm", "mm", "km")}
-_POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
 def unit_named(name: str) -> Unit | None:
@@ -117,9 +117,9 @@ def unit_of(text: str) -> Unit | None:
     if (whole := unit_named(text)) is not None:
         return whole
     words = text.replace(".", "").split(" ", 1)
-    if words[0].lower() in _POWER_WORDS and len(words) == 2:
+    if words[0].lower() in POWER_WORDS and len(words) == 2:
         inner = unit_of(words[1])
-        return inner and raised(inner, _POWER_WORDS[words[0].lower()])
+        return inner and raised(inner, POWER_WORDS[words[0].lower()])
     if text.endswith((" squared", " cubed")):
         inner = unit_of(text.rpartition(" ")[0])
         return inner and raised(inner, 2 if text.endswith("squared") else 3)
@@ -133,7 +133,7 @@ def unit_of(text: str) -> Unit | None:
             unit = raised(unit, int(match[2]))
         elif match.end() < len(text) and text[match.end()] in "23" and not text[match.end():match.end() + 2].isalnum():
             return None
-        found = unit if found is None and sign == 1 else _times(found or Unit("", Fraction(1)), unit, sign)
+        found = unit if found is None and sign == 1 else times(found or Unit("", Fraction(1)), unit, sign)
         position = match.end()
         if position == len(text):
             break
@@ -150,7 +150,8 @@ def raised(unit: Unit, power: int) -> Unit:
     return Unit(_joined({unit.dimension: power}), unit.factor**power)
 
 
-def _times(one: Unit, other: Unit, sign: int) -> Unit:
+def times(one: Unit, other: Unit, sign: int = 1) -> Unit:
+    """A unit times another: kW·h; with sign −1 one divided by the other: km/h."""
     powers = _powers(one.dimension)
     for name, power in _powers(other.dimension).items():
         powers[name] = powers.get(name, 0) + sign * power

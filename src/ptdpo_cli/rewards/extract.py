@@ -201,7 +201,7 @@ def _span(text: str, start: int) -> str | None:
         return formula + behind[0] if behind and not re.match(r" (?:is|are|and|or|as|so|in|for)\b", behind[0]) else formula
     if ends := _END.search(rest):
         span = rest[: ends.start()]
-        if ends[0] == "\n" and span.rstrip().endswith(":"):
+        if ends[0] == "\n" and span.rstrip().endswith(":") and bare_letter(span.strip(" :")) is None:
             following = rest[ends.end():].lstrip().partition("\n")[0].strip()
             span = following if following else span
         if _ONE_LETTER.fullmatch(span.strip()) and (more := _MORE_LETTERS.match(rest, ends.start())):
@@ -359,7 +359,7 @@ def _option_named(answer: str, choices: tuple[str, ...]) -> str | None:
     mentioned = _mentions(_EMPHASIS.sub("", plain(answer[-_MAX_PROSE:]) if len(answer) < 2000 else answer[-_MAX_PROSE:]), choices)
     if len(mentioned) == 1:
         (index,) = mentioned
-        is_short = len(answer) < 300 and re.search(r"[^\W\d_]{3}", choices[index])
+        is_short = len(answer) < 300 and re.search(r"(?!and\b|the\b)[^\W\d_]{3}", choices[index])
         if (_is_telling(choices[index]) or is_short) and not is_refusal(answer):
             return choices[index]
     if not mentioned and len(_sentences(answer)) == 1 and (found := _only_value(answer, choices)):
@@ -418,6 +418,7 @@ def _mention_of(option: str) -> re.Pattern | None:
 
 # --- bare values ------------------------------------------------------------------------------------------------------
 
+_LEFT = re.compile(r"\bthere (?:are|is) .{1,60}\b(?:left|remaining|in total|altogether)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.,^])[-−]?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?![\w^]|\.\d|,\d)|(?<![\w.,^])[-−]?\.\d+(?!\w)")
 
 
@@ -432,6 +433,8 @@ def _bare(answer: str, answer_type: str) -> str | None:
             return said
         if answer_type == "text":
             return said.rstrip(".") if len(said.split()) <= 6 and not _CONCLUDES.match(said) else None
+        if answer_type == "list":
+            return _at_the_end(said, (), answer_type)
         if len(_sentences(said)) == 1:
             formulas = list(_MATH.finditer(said))
             if len(formulas) == 1:
@@ -439,6 +442,8 @@ def _bare(answer: str, answer_type: str) -> str | None:
                 if _is_value(formula, answer_type) or "\\begin" in formula:
                     return formula
             return _only_number(said, answer_type) if answer_type in ("integer", "float") else None
+        if answer_type in ("integer", "float") and _LEFT.search(last := _sentences(said)[-1]):
+            return _only_number(last, answer_type)
         return None
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     if answer_type == "text" or len(lines) < 2:
@@ -452,7 +457,7 @@ _NUMBER_WORDS = dict(zip(
     "nineteen twenty thirty forty fifty sixty".split(), (0, *range(2, 21), 30, 40, 50, 60), strict=True,
 ))
 _COUNTED = re.compile(r"\bthere (?:are|is|were|was|will be|would be) (?:only |exactly |a total of |about |approximately )?(?=\S)", re.IGNORECASE)
-_REASON = re.compile(r",? (?:because|since|as (?:it|the|there)|which)\b", re.IGNORECASE)
+_REASON = re.compile(r",? (?:because|since|as (?:it|the|there))\b", re.IGNORECASE)
 _SO = re.compile(r"(?:^|[,;.] )(?:and )?(?:so|thus|hence|therefore),? ", re.IGNORECASE)
 
 
