@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from ptdpo_cli.mathtext import expression
 from ptdpo_cli.mathtext.expression import Node
-from ptdpo_cli.mathtext.spelling import plain
+from ptdpo_cli.mathtext.spelling import plain, spelt
 from ptdpo_cli.mathtext.units import Unit
 from ptdpo_cli.mathtext.values import (
     Bracketed,
@@ -25,7 +25,7 @@ from ptdpo_cli.mathtext.values import (
 )
 
 _MAX_COMPARISONS = 4000
-_TURNED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠"}
+_TURNED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "∥": "∥", "⊥": "⊥", "≅": "≅", "∼": "∼"}
 
 
 def same(found: Value, gold: Value) -> bool:
@@ -54,7 +54,7 @@ def same(found: Value, gold: Value) -> bool:
             return _same_statements(found, gold)
         case Ratio():
             return _same_ratio(found, gold)
-        case Scalar():
+        case Scalar() if isinstance(found, Scalar) or intervals(gold) is None:
             return _same_scalar(found, gold)
     if (one := intervals(gold)) is not None and (other := intervals(found)) is not None:
         if isinstance(gold, Bracketed) and isinstance(found, Bracketed):
@@ -79,7 +79,7 @@ def _all_same(found: Sequence[Value], gold: Sequence[Value]) -> bool:
 
 def _matched(found: Sequence[Value], gold: Sequence[Value], is_same: Callable[[Value, Value], bool]) -> bool:
     """Whether each value has its partner on the other side, in any order; one that is given twice counts once."""
-    if not found or len(found) * len(gold) > _MAX_COMPARISONS:
+    if len(found) * len(gold) > _MAX_COMPARISONS:
         return False
     return all(any(is_same(one, other) for other in gold) for one in found) \
         and all(any(is_same(one, other) for one in found) for other in gold)
@@ -270,10 +270,34 @@ def squeezed(text: str) -> str:
 def same_words(found: str, gold: str) -> bool:
     """Whether two texts are the same; in words case means nothing, among mathematical signs and single letters it does."""
     ours, theirs = squeezed(found), squeezed(gold)
-    return bool(theirs) and (ours == theirs or (ours.casefold() == theirs.casefold() and not _CASE_MATTERS.search(theirs)))
+    if not theirs or ours == theirs:
+        return bool(theirs)
+    if ours.casefold() == theirs.casefold():
+        return not _CASE_MATTERS.search(plain(gold))
+    formula = _chemical(gold)
+    return formula is not None and formula == _chemical(found)
 
 
-_CASE_MATTERS = re.compile(r"[\\=<>^_+*/|]|(?<![^\W\d_])[^\W\d_](?![^\W\d_])")
+_ELEMENTS = frozenset(
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Ag Cd Sn Sb I "
+    "Xe Cs Ba W Pt Au Hg Pb Bi U".split()
+)
+
+
+def _chemical(text: str) -> str | None:
+    """A chemical formula without its dress, "H2SO4" for "\\mathrm{H_2SO_4}"; None for any other text."""
+    bare = re.sub(r"\\text|[$_\s]", "", spelt(text))
+    bare = re.sub(r"[{}]", "", re.sub(r"\^\{([^{}]*)\}", r"^<\1>", bare))
+    if not re.fullmatch(r"(?:[A-Z][a-z]?|[0-9n()\[\]<>^+\-])+", bare) or len(bare) < 2:
+        return None
+    elements = set(re.findall("[A-Z][a-z]?", bare))
+    return bare if elements and elements <= _ELEMENTS else None
+
+
+_CASE_MATTERS = re.compile(
+    r"[\\=<>^_+*/|]|(?<![^\W\d_])(?!(?:no|up|in|on|at|of|to|is|it|by|or|an|am|pm)(?![^\W\d_])|(?:No|Up)(?![^\W\d_]))"
+    r"[^\W\d_]{1,2}(?![^\W\d_])"
+)
 
 
 # --- intervals and relations ------------------------------------------------------------------------------------------
@@ -294,6 +318,10 @@ def intervals(value: Value) -> list[Interval] | None:
         case Union():
             parts = [intervals(one) for one in value.parts]
             return None if None in parts else [one for part in parts for one in part]
+        case Scalar(node=("symbol", "R")):
+            return [(_MINUS_INFINITY, False, _INFINITY, False)]
+        case Several(order=False, word="and"):
+            return _both(value)
         case Several(order=False):
             parts = [intervals(one) for one in value.items]
             is_relation = all(isinstance(one, Relation) for one in value.items)
@@ -301,6 +329,17 @@ def intervals(value: Value) -> list[Interval] | None:
         case Relation():
             return _interval_of(value)
     return None
+
+
+def _both(value: Several) -> list[Interval] | None:
+    """x > -2 and x < 5: from the one to the other."""
+    parts = [intervals(one) if isinstance(one, Relation) else None for one in value.items]
+    if len(parts) != 2 or None in parts or any(len(one) != 1 for one in parts):
+        return None
+    (one,), (other,) = sorted(parts, key=lambda part: part[0][0] == _MINUS_INFINITY)
+    if one[2] != _INFINITY or other[0] != _MINUS_INFINITY:
+        return None
+    return [(one[0], one[1], other[2], other[3])]
 
 
 def _interval_of(relation: Relation) -> list[Interval] | None:
@@ -370,7 +409,12 @@ def _same_relation(found: Value, gold: Relation) -> bool:
             signs == gold.signs and all(map(expression.same, sides, gold.sides))
             for sides, signs in ((found.sides, found.signs), (found.sides[::-1], turned))
         )
+    if gold.signs[0] in "∥⊥≅∼":
+        return found.signs == gold.signs and any(
+            all(map(expression.same, sides, gold.sides)) for sides in (found.sides, found.sides[::-1]))
     sign = expression.proportional(_difference(found), _difference(gold))
+    if sign == 0 and found.signs == gold.signs == ("=",):
+        sign = expression.proportional(*(expression.fraction(_difference(one))[0] for one in (found, gold)))
     if sign == 0:
         return False
     ours = found.signs[0] if sign > 0 else _TURNED.get(found.signs[0])

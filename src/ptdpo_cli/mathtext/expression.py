@@ -53,6 +53,16 @@ _TOKEN = re.compile(
 _THIN = re.compile(r"(?<=[0-9]) (?=[0-9]{3}(?![0-9]))")
 
 
+_REPEATING = re.compile(r"([0-9]+)\.([0-9]*)\\(?:overline|dot)\s?\{([0-9]+)\}")
+
+
+def _repeated(decimal: re.Match) -> str:
+    r"""0.1\overline{6} as a fraction: 0.1 and 6/90."""
+    whole, fixed, repeated = decimal.groups()
+    value = Fraction(f"{whole}.{fixed or 0}") + Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(fixed))
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
 class Unreadable(ValueError):
     """The text is no expression that this reads, with the reason."""
 
@@ -73,6 +83,8 @@ class _Reader:
 
     def __init__(self, text: str):
         text = _THIN.sub("", text.replace("$", " "))
+        if r"\overline" in text or r"\dot" in text:
+            text = _REPEATING.sub(_repeated, text)
         self.tokens: list[tuple[str, str]] = []
         position, end = 0, len(text.rstrip())
         while position < end:
@@ -358,7 +370,10 @@ class _Reader:
         if name in _MARKS:
             return self.marked(name)
         if name in _NAMES_OF_FIGURES:
-            return ("symbol", f"{name} {self.figure()}")
+            figure = self.figure()
+            if name == "angle" and figure.isupper() and figure.isalpha():
+                figure = min(figure, figure[::-1])      # ∠ABC is ∠CBA
+            return ("symbol", f"{name} {figure}")
         if name == "infty":
             return ("infinity",)
         if name == "binom":
@@ -679,6 +694,27 @@ def _agree(one: Node, other: Node, is_same) -> bool:
 
 def _padded(values: tuple, n: int) -> tuple:
     return values if len(values) == n else values * n
+
+
+def fraction(node: Node) -> tuple[Node, Node]:
+    """An expression as one fraction: y − 6/x is (xy − 6, x)."""
+    kind, one = node[0], ("number", Fraction(1))
+    if kind == "neg":
+        above, below = fraction(node[1])
+        return ("neg", above), below
+    if kind in ("+", "·", "/"):
+        (a, b), (c, d) = fraction(node[1]), fraction(node[2])
+        if kind == "·":
+            return _times(a, c), _times(b, d)
+        if kind == "/":
+            return _times(a, d), _times(b, c)
+        return (("+", a, c), b) if b == d else (("+", _times(a, d), _times(c, b)), _times(b, d))
+    return node, one
+
+
+def _times(a: Node, b: Node) -> Node:
+    one = ("number", Fraction(1))
+    return b if a == one else a if b == one else ("·", a, b)
 
 
 def proportional(one: Node, other: Node) -> int:

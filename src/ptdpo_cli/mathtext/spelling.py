@@ -57,7 +57,8 @@ _BREAK = re.compile(r"\\\\(?:\[[0-9a-z. ]{1,10}\])?|\\newline(?![A-Za-z])|\\par(
 _SPACES = re.compile(r"\\[,;:> ]|~|\\q?quad|\\(?:thinspace|enspace|hfill|hfil|medspace|thickspace)(?![A-Za-z])")
 _NO_SPACE = re.compile(
     r"\\!\s{0,4}|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|strut"
-    r"|noindent|rm|bf|it|sf|tt|nonumber|hline|boldmath|unboldmath|mathord|mathopen|mathclose|middle)(?![A-Za-z])\.?(?<![0-9])"
+    r"|noindent|rm|bf|it|sf|tt|nonumber|hline|boldmath|unboldmath|mathord|mathopen|mathclose|middle"
+    r"|tiny|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\.?(?<![0-9])"
 )
 _WITH_LENGTH = re.compile(r"\\(?:hspace|vspace|mspace|phantom|hphantom|vphantom|label|tag|cite)\*?\s?\{[^{}]{0,40}\}")
 _DELIMITERS = re.compile(r"\$\$|\\[()\[\]]")
@@ -113,7 +114,16 @@ def spelt(text: str) -> str:
     return _undressed(text).strip()
 
 
+_CHINESE_UNITS = {
+    "平方厘米": "cm^2", "平方米": "m^2", "立方厘米": "cm^3", "立方米": "m^3", "厘米": "cm", "毫米": "mm", "千米": "km", "公里": "km",
+    "米": "m", "千克": "kg", "公斤": "kg", "克": "g", "吨": "t", "升": "L", "毫升": "mL", "秒": "s", "分钟": "min", "小时": "h",
+    "天": "days", "元": "yuan", "度": "degrees", "个": "units", "人": "people",
+}
+_CHINESE_UNIT = re.compile(rf"(?<=[0-9)}}$]) ?({'|'.join(_CHINESE_UNITS)})(?![\u4e00-\u9fff])")
+
+
 def _ascii(text: str) -> str:
+    text = _CHINESE_UNIT.sub(lambda unit: rf"\text{{{_CHINESE_UNITS[unit[1]]}}}", text)
     text = _VULGAR.sub(_fraction, text)
     text = text.translate(_SIGNS)
     for mark, sign in (("\ue002", "^"), ("\ue003", "_")):

@@ -111,7 +111,7 @@ def unit_of(text: str) -> Unit | None:
 
     None for everything else. Text dress is taken off before (`spelling.plain`).
     """
-    text = " ".join(text.replace("{", " ").replace("}", " ").split()) if "{" in text else text.strip()
+    text = " ".join(text.replace("{", "").replace("}", "").split())
     if not text or len(text) > 60:
         return None
     if (whole := unit_named(text)) is not None:
@@ -120,6 +120,10 @@ def unit_of(text: str) -> Unit | None:
     if words[0].lower() in POWER_WORDS and len(words) == 2:
         inner = unit_of(words[1])
         return inner and raised(inner, POWER_WORDS[words[0].lower()])
+    above, per, below = text.partition(" per ")
+    if per:
+        one, other = unit_of(above), unit_of(below)
+        return one and other and times(one, other, -1)
     if text.endswith((" squared", " cubed")):
         inner = unit_of(text.rpartition(" ")[0])
         return inner and raised(inner, 2 if text.endswith("squared") else 3)

@@ -14,7 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from ptdpo_cli.mathtext import expression
@@ -87,6 +89,7 @@ class Several:
     items: tuple[Value, ...]
     order: bool
     any_one: bool = False
+    word: str = field(default="", compare=False)        # "and", "or", or nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ _FINAL = re.compile(r"[\s.,;?。，；]+(?:\$+[\s.,;?]*)?$|(?<=[^\\])[\s.,;?]+\$
 _ANY_ONE = re.compile(r"\s*[\[(](?:choose|any|either|pick|select) (?:any )?(?:one|is fine)[^()\[\]]{0,40}[\])]\s*$"
                       r"|\s*[\[(]?答案不唯一[^()\[\]]{0,20}[\])]?\s*$", re.IGNORECASE)
 _LEADING = re.compile(r"(?:\\approx|=|\\therefore|(?:approximately|about|around|roughly|approx\.?|equals?|is|~)(?=[\s$\\0-9-]))\s*", re.IGNORECASE)
-_CHAIN = re.compile(r"(\\(?:leq|geq|neq|approx|in)(?![A-Za-z])|<=|>=|!=|==|[=<>≈])")
+_CHAIN = re.compile(r"(\\(?:leq|geq|neq|approx|in|parallel|perp|cong|sim|backsim)(?![A-Za-z])|<=|>=|!=|==|[=<>≈])")
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -168,15 +171,16 @@ def _read(text: str) -> Value:
     return _whole(spelling, At())
 
 
-_ENVIRONMENT = re.compile(r"\$?\$?\s*\\left\s?\\\{?\s*|\\begin\s?\{(?:cases|aligned|align\*?|gathered|split|array)\}(?:\{[lcr|]+\})?|\\end\s?\{(?:cases|aligned|align\*?|gathered|split|array)\}|\\right\s?\.")
+_LINES = r"(?:cases|aligned|align\*?|gathered|split|array\}\s?\{[lcr]{1,2})"
+_ENVIRONMENT = re.compile(rf"\\left\s?\\\{{|\\begin\s?\{{{_LINES}\}}|\\end\s?\{{[a-z*]+\}}|\\right\s?\.")
 
 
 def _lines_of_environment(text: str) -> str | None:
     """The lines of a system of equations, joined by commas; None for any other environment."""
-    if re.search(r"\\begin\s?\{(?!cases|aligned|align|gathered|split)", text):
+    if re.search(rf"\\begin\s?\{{(?!{_LINES}\}})", text):
         return None
-    lines = re.split(r"\\\\|\n", _ENVIRONMENT.sub("", text).replace("&", ""))
-    return ", ".join(line.strip(" ,$.") for line in lines if line.strip(" ,$."))
+    lines = re.split(r"\\\\|\n", _ENVIRONMENT.sub("", text).replace("&", "").replace("$", ""))
+    return ", ".join(line.strip(" ,.") for line in lines if line.strip(" ,."))
 
 
 def unwrapped(text: str) -> str:
@@ -238,7 +242,18 @@ def _whole(text: str, at: At) -> Value:
             return found
     if _is_currency(text):
         return _single(text, at)
+    if "$" in text and not _FORMULA.fullmatch(text):
+        text = _upright_outside(text)
     return _single(text.replace("$", " ").strip(), at._replace(is_formula=_FORMULA.fullmatch(text) is not None))
+
+
+_SHORT_WORD = re.compile(r"(?<![\\A-Za-z{])([A-Za-z]{1,3})(?![A-Za-z}])")
+
+
+def _upright_outside(text: str) -> str:
+    """$4$ J: letters outside of dollars are upright."""
+    pieces = text.split("$")
+    return "$".join(piece if index % 2 else _SHORT_WORD.sub(r"\\text{\1}", piece) for index, piece in enumerate(pieces))
 
 
 def _single(text: str, at: At) -> Value:
@@ -246,7 +261,7 @@ def _single(text: str, at: At) -> Value:
     if leading := _LEADING.match(text):
         text = text[leading.end():]
     text = _without_braces(text)
-    for reader in (_signs, _related, _united, _bracketed, _ratio, _scalar):
+    for reader in (_conditional, _signs, _point, _related, _united, _bracketed, _ratio, _measured, _scalar):
         found = reader(text, at)
         if found is not None:
             return found
@@ -322,11 +337,22 @@ def _formulas(text: str, at: At) -> Value | None:
         return None
     pieces = text.split("$")
     between = [piece.strip() for piece in pieces[2:-1:2]]
+    if not pieces[0].strip() and _names_blanks([*between, pieces[-1].strip(" .")]):
+        return _several([piece for piece in pieces if piece.strip(" .")], at, order=True)
     if pieces[0].strip() or pieces[-1].strip(" .") or any(one not in ("", ",") for one in between):
         return None
     if not any(between) and any(piece == "" for piece in pieces[2:-1:2]):
         return None
     return _several(pieces[1::2], at, order=True)
+
+
+def _names_blanks(words: list[str]) -> bool:
+    """$4$ rational $-2$ irrational: words between formulas that are answers themselves, and no units."""
+    said = [word for word in words if word]
+    return len(said) >= len(words) - 1 and all(
+        re.fullmatch(r"[A-Za-z]{3,}(?: [A-Za-z]+){0,2}", word) and unit_of(word) is None
+        and not re.search(r"\b(?:and|or|when|if|where|is|are|for)\b", word) for word in said
+    )
 
 
 _SPACED = re.compile(r"-?[0-9.]{1,20}(?:\s+-?[0-9.]{1,20}){1,20}")
@@ -350,7 +376,7 @@ def _alternatives(text: str, at: At) -> Value | None:
     if len(parts) < 2:
         return None
     parts = [part.strip().strip(",") for part in parts]
-    return _flat(_several(parts, at, order=False))
+    return _flat(_several(parts, at, order=False), "or")
 
 
 def _commas(text: str, at: At) -> Value | None:
@@ -360,17 +386,17 @@ def _commas(text: str, at: At) -> Value | None:
     parts = [part for part in parts if part.strip()]
     if any(part.strip().startswith("and ") for part in parts):
         parts = [part.strip().removeprefix("and ") for part in parts]
-    found = _flat(_several(parts, at, order=False))
+    found = _flat(_several(parts, at, order=False), "" if "," in text else "and")
     return found and _with_one_name(found)
 
 
-def _flat(found: Several | None) -> Several | None:
+def _flat(found: Several | None, word: str) -> Several | None:
     """`a, b or c` is three values."""
     if found is None:
         return None
     items = [one for item in found.items for one in
              (item.items if isinstance(item, Several) and not item.order else (item,))]
-    return Several(tuple(items), found.order, found.any_one)
+    return Several(tuple(items), found.order, found.any_one, word)
 
 
 def _with_one_name(found: Several) -> Value:
@@ -422,9 +448,30 @@ def _signs(text: str, at: At) -> Value | None:
     return Several(items, order=False) if all(isinstance(one, Scalar) for one in items) else None
 
 
+_CONDITION = re.compile(r"(.*\S)\s*\(([^()]*(?:[<>]|\\[lg]eq|\\neq)[^()]*)\)")
+
+
+def _conditional(text: str, at: At) -> Value | None:
+    """y = 2x (0 < x < 5): an equation and where it holds."""
+    match = _CONDITION.fullmatch(text) if text.endswith(")") else None
+    if match is None or "=" not in match[1]:
+        return None
+    return _several([match[1], match[2]], at, order=False)
+
+
+_POINT = re.compile(r"([A-Z](?:'{1,2}|_\{?[0-9]\}?)?) ?(\([^()]{0,80},[^()]{0,80}\))")
+
+
+def _point(text: str, at: At) -> Value | None:
+    """A'(-3, 2): a point with its name."""
+    match = _POINT.fullmatch(text)
+    return match and Named(_name(match[1]) or match[1], _single(match[2], at.deeper()))
+
+
 # --- relations and names ----------------------------------------------------------------------------------------------
 
-_SIGN_OF = {"\\leq": "≤", "\\geq": "≥", "\\neq": "≠", "\\approx": "=", "\\in": "∈", "<=": "≤", ">=": "≥", "!=": "≠", "==": "=",
+_SIGN_OF = {"\\leq": "≤", "\\geq": "≥", "\\neq": "≠", "\\approx": "=", "\\in": "∈", "\\parallel": "∥", "\\perp": "⊥",
+            "\\cong": "≅", "\\sim": "∼", "\\backsim": "∼", "<=": "≤", ">=": "≥", "!=": "≠", "==": "=",
             "≈": "="}
 _WORDS_NAME = re.compile(r"[A-Za-z][A-Za-z.'’]*(?: [A-Za-z.'’]+){0,7}")
 _COLON_NAME = re.compile(r"([A-Za-z]{3,20}(?: [A-Za-z]{1,20}){0,4}|\\text\{[^{}]{3,60}?\}) ?: ?(.+)")
@@ -540,10 +587,14 @@ def _united(text: str, at: At) -> Value | None:
 
 
 def _bracketed(text: str, at: At) -> Value | None:
+    if text == "\\emptyset":
+        return Bracketed("{", (), "}")
     left, right = ("{" if text.startswith("\\{") else text[:1]), ("}" if text.endswith("\\}") else text[-1:])
     if left not in ("(", "[", "{") or right not in (")", "]", "}") or len(text) < 3:
         return None
     is_set = text.startswith("\\{")
+    if is_set and not text[2:-2].strip() and text.endswith("\\}"):
+        return Bracketed("{", (), "}")
     if is_set != text.endswith("\\}") or (left == "{") != (right == "}") or not _encloses(text):
         return None
     inner = text[2:-2] if is_set else text[1:-1]
@@ -589,19 +640,40 @@ def _without_braces(text: str) -> str:
     return text
 
 
-_TIME = re.compile(r"([01]?[0-9]|2[0-4]) ?: ?([0-5][0-9])(?: ?(?:\\text\{)?[aApP]\.?[mM]\.?\}?)?")
+_TIME = re.compile(r"([01]?[0-9]|2[0-4]) ?: ?([0-5][0-9])(?: ?(?:\\text\{)?([aApP])\.? ?[mM]\.?\}?)?")
 
 
 def _ratio(text: str, at: At) -> Value | None:
     if ":" not in text:
         return None
+    if not at.is_formula and (time := _TIME.fullmatch(text)):
+        hour = int(time[1]) % 12 + 12 * (time[3] in "pP") if time[3] else int(time[1])
+        return Ratio(tuple(Scalar(expression.parse(one), text=one) for one in (str(hour), time[2])), is_time=True)
     texts = split_at(text, ":")
     if len(texts) < 2 or len(texts) > 6:
         return None
     terms = [_scalar(one.strip(), at) for one in texts]
     if not all(isinstance(one, Scalar) and one.unit is None for one in terms):
         return None
-    return Ratio(tuple(terms), not at.is_formula and _TIME.fullmatch(text) is not None)
+    return Ratio(tuple(terms))
+
+
+_TERM = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(\\text\{[^{}]{1,12}\}|[A-Za-z]{1,8})\s*")
+
+
+def _measured(text: str, at: At) -> Value | None:
+    """2 h 30 min: one quantity in two units, counted in the smaller one."""
+    terms, position = [], 0
+    while (match := _TERM.match(text, position)) is not None:
+        terms.append((match[1], unit_of(_spoken_unit(match[2]))))
+        position = match.end()
+    units = [unit for _, unit in terms]
+    if position < len(text) or len(terms) < 2 or None in units or len({unit.dimension for unit in units}) > 1:
+        return None
+    if any(one.factor <= other.factor for one, other in pairwise(units)):
+        return None
+    total = sum(Fraction(number) * unit.factor for number, unit in terms) / units[-1].factor
+    return Scalar(("number", total), units[-1], text)
 
 
 _CURRENCY = re.compile(r"\s*(-?)\s*(?:US|A|HK)?(\\?\$|€|£|¥|\\pounds|\\euro|Rs\.?|₹)\s*(?=[0-9.\\])")
@@ -642,6 +714,8 @@ def _unit_behind(text: str, is_formula: bool) -> tuple[str, Unit] | None:
         unit = unit_of(_spoken_unit(name))
         if unit is None:
             continue
+        if unit.dimension == "angle" and _TRIGONOMETRIC.search(value):
+            continue        # 5 \sin 40°
         letter = re.match(r"[A-Za-z](?![A-Za-z])", name)
         if letter and letter[0] in LETTERS and (is_formula or not _LITERAL.fullmatch(value)):
             continue        # 2\pi r, $5m$: a letter that may be a variable
@@ -653,8 +727,11 @@ def _unit_behind(text: str, is_formula: bool) -> tuple[str, Unit] | None:
     return None
 
 
+_TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+
+
 def _spoken_unit(text: str) -> str:
-    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).replace("\\%", "%").replace("\\$", "$").replace("\\degree ", r"\degree")
+    text = re.sub(r"\\text\s?\{", " ", text).replace("{", "").replace("}", "").replace("\\%", "%").replace("\\$", "$").replace("\\degree ", r"\degree")
     text = re.sub(r"\b(sq|cu)(?:\.\s*|\s+)(?=[A-Za-z])", r"\1 ", text)
     return " ".join(text.replace("\\degreeC", r"\degree C").replace("\\degreeF", r"\degree F")
                     .replace("\\degreeT", r"\degree T").split())

@@ -52,7 +52,7 @@ def named_options(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
     A letter goes before an option's text, where an option is itself a letter.
     """
     letters = letters_of(choices)
-    if (letter := bare_letter(text)) is not None:
+    if (letter := bare_letter(text)) is not None and (letter in letters or not choices):
         return (letter if letter in letters else None), False
     if len(text) > 2000:
         return None, False

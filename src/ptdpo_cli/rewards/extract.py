@@ -24,6 +24,7 @@ Reads = Literal["answer", "text"]
 _MAX_PROSE = 6000       # characters at a response's end in which sentences are looked at
 _BOX = re.compile(r"\\f?boxed?\s{0,8}\{")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_FIELD = re.compile(r'"(?:final|short|correct)?[ _]?answer"\s{0,4}:\s{0,4}(?:"((?:[^"\\]|\\.){1,300})"|([-0-9.]{1,40}))', re.IGNORECASE)
 _EMPHASIS = re.compile(r"\*\*|__(?!_)|`")
 _NAME = r"(?:(?:final|correct|right|best|most likely|closest) )?(?:answers?|options?|choices?)"
 _THEN = r"(?: (?:is|are|would be|should be|must be)\b(?: (?:therefore|thus|hence|then|clearly|indeed|likely|probably|simply|most likely))?,?)"
@@ -71,7 +72,7 @@ def extract(
 
     boxed        the last `\boxed{…}` (or `\fbox`), nested braces included; where the reference has several values and
                  there are as many boxes, the last boxes together
-    tag          the last `<answer>…</answer>`, or the box in it
+    tag          the last `<answer>…</answer>`, or the box in it; else the last "answer" of a JSON object
     phrase       after the last "the answer is", "final answer:", "the correct option is", "故选": to the end of the
                  sentence or line; or the formula, if it begins with one, or the box in it. Else the value at the end
                  of a last sentence that concludes ("Therefore, the area is 5")
@@ -88,13 +89,13 @@ def extract(
     answer = after_thought(text) if reads == "answer" else text
     if answer is None:
         return None
-    answer = answer.replace("\u200b", "")
+    answer = _without_html(answer.replace("\u200b", ""))
     for way in ways:
         match way:
             case "boxed":
-                found = _boxed(answer, n_values)
+                found = _said_in(_boxed(answer, n_values), choices, answer_type)
             case "tag":
-                found = _tagged(answer)
+                found = _said_in(_tagged(answer), choices, answer_type)
             case "phrase":
                 found = _stated(answer, choices, answer_type)
             case "letter" if answer_type in ("choice", "set"):
@@ -128,6 +129,31 @@ def after_thought(text: str) -> str | None:
     return None if "<think>" in answer else answer
 
 
+_HTML = re.compile(r"</?(?:b|i|u|strong|em|p|br|span|div|code|li|ul|ol|font|center)(?: [^<>]{0,80})?/?>", re.IGNORECASE)
+_RAISED = re.compile(r"<(su[pb])>([^<>]{1,40})</su[pb]>", re.IGNORECASE)
+
+
+def _without_html(text: str) -> str:
+    if "<" not in text:
+        return text
+    return _HTML.sub("", _RAISED.sub(lambda tag: f"{'^' if tag[1].lower() == 'sup' else '_'}{{{tag[2]}}}", text))
+
+
+def _said_in(content: str | None, choices: Sequence[str], answer_type: str) -> str | None:
+    """A box's or a tag's content; of a sentence in it what that says: "The area is 8" says 8."""
+    if content is None or answer_type in ("text", "set", "list") or len(content) > 400:
+        return content
+    said = " ".join(plain(content).split())
+    if not re.search(r"[A-Za-z]{2} (?:is|are|be|=)|[:：]", said):
+        return content
+    if answer_type == "choice":
+        is_named = named_options(content, choices)[0] is not None
+        return content if is_named else _stated(content, choices, answer_type) or content
+    if isinstance(read(content), Text):
+        return _stated(content, choices, answer_type) or _at_the_end(said, (), answer_type) or content
+    return content
+
+
 # --- boxes and tags ---------------------------------------------------------------------------------------------------
 
 
@@ -155,13 +181,14 @@ def _tagged(answer: str) -> str | None:
             content = answer[opening.end() : closing.start()].strip()
             box = _boxed(content)
             return content if box is None else box
-    return None
+    fields = _FIELD.findall(answer)
+    return (fields[-1][0] or fields[-1][1]).replace("\\\\", "\\").strip() if fields else None
 
 
 # --- sentences --------------------------------------------------------------------------------------------------------
 
 
-_DENIES = re.compile(r"not (?:option |choice )?\(?[A-Z]\)?$|(?:incorrect|wrong|unclear|unknown|not (?:applicable|correct|clear|known|given|listed|possible))\b", re.IGNORECASE)
+_DENIES = re.compile(r"not (?:option |choice )?\S{1,30}$|(?:incorrect|wrong|unclear|unknown|not (?:applicable|correct|clear|known|given|listed|possible))\b", re.IGNORECASE)
 
 
 def _stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None:

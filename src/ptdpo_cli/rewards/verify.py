@@ -228,11 +228,13 @@ def _is_rounded(found: Fraction, gold: Fraction, n_decimals: int) -> bool:
 
 
 def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
-    if same_words(extracted, answer) or (answer_type == "text" and words(extracted) == words(answer)):
+    if same_words(extracted, answer):
         return True
     if answer_type == "text" and (gold := words(answer)) in _OPPOSITES:
         return leading_opposite(extracted) == gold
     found, gold = read(extracted), read(answer)
+    if answer_type == "text" and (isinstance(gold, Text) or len(squeezed(answer)) == 1) and words(extracted) == words(answer):
+        return True
     if _reaches(found, gold) or same(found, gold):
         return True
     if isinstance(gold, Text) or isinstance(found, Text):
