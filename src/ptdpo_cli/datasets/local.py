@@ -13,8 +13,10 @@ from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem, Region
 from ptdpo_cli.braces import closing_brace
+from ptdpo_cli.datasets.fields import is_no_picture
 from ptdpo_cli.datasets.images import fetch_image, read_image_file
 from ptdpo_cli.datasets.layout import data_files
+from ptdpo_cli.datasets.mending import mended
 from ptdpo_cli.datasets.options import LETTERS
 from ptdpo_cli.datasets.reading import Reader, Row, did_you_mean, image_name, located, short
 from ptdpo_cli.datasets.tables import RawRow, open_table
@@ -135,8 +137,9 @@ def _row(row: RawRow, roles: dict, stem: str, read_image: Callable, origin: dict
     if said is None:
         return Row(where, problem_id, None, tuple(faults))
 
-    pictures = values.get("images") if isinstance(values.get("images"), list | None) else [values["images"]]
-    images = [attempt(_picture, value, k, read_image) for k, value in enumerate(pictures or (), 1)]
+    given = values.get("images") if isinstance(values.get("images"), list | None) else [values["images"]]
+    pictures = [value for value in given or () if not is_no_picture(value)]
+    images = [attempt(_picture, value, k, read_image) for k, value in enumerate(pictures, 1)]
     question = attempt(_question, values.get("question"), len(images))
     answer = attempt(_answer, values.get("answer"))
     choices = attempt(_choices, values.get("choices"))
@@ -147,15 +150,15 @@ def _row(row: RawRow, roles: dict, stem: str, read_image: Callable, origin: dict
     fields |= {name: text for name in _TEXTS if (text := attempt(_text, values.get(name), name))}
     if faults:
         return Row(where, problem_id, None, tuple(faults))
-    if answer_type == "choice" and choices:
+    if answer_type in ("choice", "set") and choices:
         question = with_choices(question, choices)
     problem = Problem(problem_id, question, tuple(images), answer, answer_type=answer_type, choices=choices,
                       **origin | fields)
-    return Row(where, problem_id, problem, files=tuple(_file(value) for value in pictures or ()))
+    return Row(where, problem_id, problem, files=tuple(map(_file, pictures)))
 
 
 def _text(value, name: str) -> str | None:
-    """A stripped string, a number as a string, or None."""
+    """A stripped string without what copying did to it, a number as a string, or None."""
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -165,7 +168,7 @@ def _text(value, name: str) -> str | None:
     if not isinstance(value, str):
         raise UsageError(f"the {name} has the wrong type", expected="text or a number",
                          found=f"{type(value).__name__} {short(value)}")
-    return value.strip()
+    return mended(value).strip()
 
 
 def _question(value, n_images: int) -> str:
