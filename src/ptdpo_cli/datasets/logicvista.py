@@ -37,7 +37,7 @@ def problem(row: Mapping, place: Place) -> Problem:
     return Problem(
         problem_id=f"logicvista/{fields.text(row, 'id')}",
         question=question,
-        images=fields.picture(row, "image") if "image" in row else _named_picture(row),
+        images=_named_picture(row) if "imagename" in row else fields.picture(row, "image"),
         answer=answer,
         answer_type=answer_type,
         choices=choices,
