@@ -470,7 +470,7 @@ BAD = [
      "the precision is no whole number"),
     ("mathverse", "testmini", {"question": ""}, "the question is empty", "the version is 'Text Dominant'"),
     ("mathverse", "testmini", {"answer": "40°"}, "none of the options"),
-    ("mathverse", "testmini", {"answer": "B. 40°"}, "none of the options", "'B. 40°'"),
+    ("mathverse", "testmini", {"answer": "B. 145°"}, "none of the options", "'B. 145°'"),
     ("mathverse", "testmini", {"problem_index": "629"}, "a name, and the question asks for an amount"),
     ("mathverse", "testmini", {"question_type": "free-form", "answer": "{5}{6}"}, "has lost a LaTeX command"),
     ("mathvision", "test", {"answer": None}, "the answer is empty"),
@@ -632,7 +632,7 @@ def test_letters():
     ("B", (), ("B", "choice")), ("(b)", ("1", "2"), ("B", "choice")), ("J", (), ("J", "choice")),
     ("$\\text{B}$", (), ("B", "choice")), ("**C**", (), ("C", "choice")), ("Option B", (), ("B", "choice")),
     ("B. 50°", ("40°", "50°"), ("B", "choice")), ("(B) 50°", (), ("B", "choice")),
-    ("50°", ("40°", "50°"), ("B", "choice")),
+    ("50°", ("40°", "50°"), ("B", "choice")), ("B: 50 degrees", ("40°", "50°"), ("B", "choice")),
     ("No", ("Yes", "No"), ("B", "choice")), ("Q", ("P", "Q"), ("B", "choice")), ("a", ("x", "a"), ("B", "choice")),
     ("A\nC", (), ("A, C", "set")), ("C, A", ("1", "2", "3"), ("A, C", "set")), ("(A) and (D)", (), ("A, D", "set")),
     ("A, B, and D", (), ("A, B, D", "set")), ("B and C", ("A and B", "B and C"), ("B", "choice")),
@@ -643,7 +643,8 @@ def test_what_a_reference_chooses(answer, choices, expected):
 
 @pytest.mark.parametrize(("answer", "choices", "message"), [
     ("C", ("1", "2"), "A to B"), ("A, D", ("1", "2"), "A to B"), ("12", (), "no letter of an option"),
-    ("B. 40°", ("40°", "50°"), "none of the options"), ("Bob", (), "no letter of an option"), ("", ("1",), "none of"),
+    ("B. 40°", ("40°", "50°"), "none of the options"), ("C. 40", ("40°", "50°"), "A to B"),
+    ("Bob", (), "no letter of an option"), ("", ("1",), "none of"),
 ])
 def test_what_a_reference_does_not_choose(answer, choices, message):
     with pytest.raises(LeftOut, match=message):

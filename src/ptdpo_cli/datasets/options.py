@@ -23,7 +23,7 @@ _BRACED = r"[\[(（]?[A-Z][\])）]?"
 _SEVERAL = re.compile(rf"{_BRACED}(?:(?:\s*[,;&，；、/]\s*(?:and\s+)?|\s+and\s+|\s+){_BRACED})+\.?")
 _ANNOUNCEMENT = re.compile(r"(?:answer|option|choice)\s*[:：]?\s*(?=[\[(]?[A-Z]\b)", re.IGNORECASE)
 _LABELLED = re.compile(r"[\[(（]?([A-Z])(?:[\])）][.:]?|[.:．、：]|(?=\s))\s*(.+)", re.DOTALL)
-_LABEL = re.compile(r"(?:[\[(（]([A-Z])[\])）]|([A-Z])[.．:：、)])\s*\S")
+_LABEL = re.compile(r"\s*(?:[\[(（]([A-Z])[\])）]|([A-Z])[.．:：、)])\s*\S")
 # A label where nothing but options can be: its dot may lack, or what parts it from the option before.
 _LOOSE = r"(?:^|[;；,，]\s*|\s+|(?<=[0-9)）°]))[(（]?{letter}(?:[)）.．、:：]+\s*|\s+)"
 
@@ -116,12 +116,12 @@ def chosen(answer: str, choices: Sequence[str]) -> tuple[str, str]:
     if not letters or letters[-1] > last:
         letter = _by_text(answer, choices) or one_letter(_undressed(answer).upper())
         letters = letters if letter is None else [letter]
-    if not letters and not choices and (label := _LABEL.match(answer.strip())):
-        letters = [label[1] or label[2]]
+    if not letters and (label := _LABEL.match(answer)) and _by_text(answer[label.end() - 1:], choices) is None:
+        letters = [label[1] or label[2]]                    # with a text that is no other option's
+    if choices and not letters:
+        raise LeftOut("the answer is none of the options", expected="; ".join(choices), found=short(answer))
     if not letters or letters[-1] > last:
-        raise LeftOut("the answer is none of the options" if choices and not letters else
-                      "the answer is no letter of an option", expected="; ".join(choices) if choices and not letters
-                      else f"A to {last}", found=short(answer))
+        raise LeftOut("the answer is no letter of an option", expected=f"A to {last}", found=short(answer))
     return ", ".join(letters), "choice" if len(letters) == 1 else "set"
 
 
