@@ -151,6 +151,7 @@ def test_unpacked_pictures_stay_inside(tmp_path):
     message = failure("lines", root=tmp_path)
     assert message.count("row") >= 3 and "3 faults" in message
     assert "outside the image folder" in message and "nothing is fetched" in message
+    assert "leave such rows out" in message and "image_root" not in message
 
 
 def test_what_a_zip_may_not_do(tmp_path):
