@@ -6,6 +6,7 @@ JSONL, zips, and a card that says which files are which split. Pictures are nois
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -17,8 +18,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image as Picture
 
+from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets.cards import Place, Table
 from ptdpo_cli.datasets.catalog import ADAPTERS
+from ptdpo_cli.datasets.reading import LeftOut
 
 PAPO_INSTRUCTION = (
     "\n\nYou first think through the reasoning process as an internal monologue, enclosed within <think> </think> "
@@ -71,6 +74,15 @@ def rows(root: Path, name: str, split: str) -> Iterator[tuple[dict, Place]]:
         read = map(json.loads, path.open()) if path.suffix == ".jsonl" else pq.read_table(path).to_pylist()
         for number, row in enumerate(read, 1):
             yield row, Place(split, table, number)
+
+
+def problems(root: Path, name: str, split: str) -> list[Problem]:
+    """The problems of these rows; those that the adapter leaves out are not among them."""
+    found = []
+    for row, place in rows(root, name, split):
+        with contextlib.suppress(LeftOut):
+            found.append(ADAPTERS[name].problem(row, place))
+    return found
 
 
 def _plain(table: Table) -> Table:
@@ -137,7 +149,7 @@ def _mathverse() -> dict:
         "sample_index": "string", "problem_index": "string", "problem_version": "string", "question": "string",
         "image": "image", "answer": "string", "question_type": "string",
         "metadata": {"split": "string", "source": "string", "subject": "string", "subfield": "string"},
-        "query_wo": "string", "query_cot": "string",
+        "query_wo": "string", "query_cot": "string", "question_for_eval": "string",
     }
     asked = "As shown in the figure, AB ∥ CD, ∠1 = 35°. Find ∠2.\nChoices:\nA:145°\nB:35°\nC:55°\nD:125°"
     short = "Find ∠2.\nChoices:\nA:145°\nB:35°\nC:55°\nD:125°"
@@ -146,7 +158,8 @@ def _mathverse() -> dict:
         about = {"split": "testmini", "source": "Geometry3K", "subject": "Plane Geometry", "subfield": subfield}
         return {"sample_index": index, "problem_index": of, "problem_version": version, "question": question,
                 "image": None if version == "Text Only" else image(int(index) + 100), "answer": answer,
-                "question_type": kind, "metadata": about, "query_wo": question, "query_cot": question}
+                "question_type": kind, "metadata": about, "query_wo": question, "query_cot": question,
+                "question_for_eval": question}
 
     testmini = [
         row("1", "1", "Text Dominant", asked),
@@ -156,7 +169,16 @@ def _mathverse() -> dict:
         row("5", "1", "Vision Only", ""),
         row("6", "2", "Text Dominant", "Find the length of AC.", "2 \\sqrt { 221 }", "free-form", "Length"),
         row("7", "2", "Vision Only", "", "2 \\sqrt { 221 }", "free-form", "Length"),
+        row("8", "3", "Vision Only", "", "False"),
+        row("9", "4", "Text Lite", "Is it a square?\nChoice:\nA. True\nB. False", "False"),
+        row("10", "4", "Text Lite", "Which two are equal?\nChoices:\nA:1\nB:2\nC:1.0", "A\nC"),
+        row("11", "5", "Text Lite", "How wide is it?\nChoices:\nA:4cm\nB:5cm", "B. 5cm"),
+        row("12", "6", "Text Lite", "How tall is it?\nA. 4cm\nB. 5cm", "5cm", "free-form"),
+        row("13", "7", "Text Lite", "Find the angle.", "35掳", "free-form"),
+        row("14", "8", "Text Lite", "What is the period?", "{4}{7} \\pi", "free-form"),
+        row("15", "629", "Text Lite", "How many litres?", "a hare", "free-form"),
     ]
+    testmini[7]["question_for_eval"] = "Is it a circle?\nChoices:\nA:True\nB:False"
     text_only = [row("1", "1", "Text Only", asked), row("2", "2", "Text Only", "AB = 3. Find AC.", "4.5", "free-form")]
     return {
         Table("testmini", "testmini"): ("testmini.parquet", features, testmini),
@@ -181,6 +203,13 @@ def _mathvision() -> dict:
         row("9", "Which of <image1> and <image2> is a net?", ["the first", "the second"], "the second", "topology"),
         row("10", "The area is\n<image1>", [], "\\frac{3}{4}", "metric geometry - area", "Half of a square.", 5),
         row("11", "What is $x$?\n<image1>", ["$1$", "$2$", "$3$"], "C", "algebra", level=4),
+        row("12", "<image1>", [], "15", "arithmetic"),
+        row("13", "Where does it land after\n<image1>\nthat?", ["<image2>", "<image3>", "<image4>"], "B", "counting"),
+        row("14", "Which side faces <image2>?\n<image1>", [], "C", "solid geometry"),
+        row("15", "What part is grey?\n<image1>", [], "\x0crac{5}{7}", "metric geometry - area"),
+        row("16", "What is half of it?\n<image1>", [], "\\boxed{\\frac{1}{8}}", "arithmetic"),
+        row("17", "Which is left?\n<image1>", ["(A)", "(B)", "(C)"], "(C)", "logic"),
+        row("18", "Find 2x.\n<image1>", ["A. $2$", "B. $4$"], "B. $4$", "algebra"),
     ]
     return {
         Table(split="test"): ("data/test-00000-of-00001-3532b8d3f1b4047a.parquet", features, test),
@@ -218,6 +247,13 @@ def _mmmu() -> dict:
             _mmmu_images(305, 306, at=(1, 3))),
         row("validation_Math_2", "What is the mean in <image 1>?", [], "['24/7', '3.429']", _mmmu_images(307), "open"),
         row("validation_Biology_5", "How many cells? <image 1>", [], "12", _mmmu_images(308), "open"),
+        row("validation_Pharmacy_7", "Which <image 1> fits?", [["red", "green", "blue", "grey"]], "C",
+            _mmmu_images(311)),
+        row("validation_Design_8", "<image 1> <image 2> <image 3> Which one is older?", ["<image 2>", "<image 3>"],
+            "B", _mmmu_images(312)),
+        row("validation_Design_9", "Which is it?", ["<image 1>", "<image 2>", "<image 3>"], "C",
+            _mmmu_images(313, 314)),
+        row("validation_Physics_4", "Which lamp goes out? <image 1>", [], "B", _mmmu_images(315), "open"),
     ]
     dev = [row("dev_Music_1", "Name the interval. <image 1>", ["third", "fifth"], "A", _mmmu_images(309))]
     test = [row("test_Music_1", "Name the chord. <image 1>", ["minor", "major"], "?", _mmmu_images(310))]
@@ -282,6 +318,8 @@ def _we_math() -> dict:
         row(1, "1", "2steps_1"), row(2, "1", "2steps_2", "Perimeter", "A", "A. 3; B. 4"), row(3, "1", "2steps_multi"),
         row(4, "1", "3steps_1"), row(5, "1", "3steps_2"), row(6, "1", "3steps_3"),
         row(7, "1", "3steps_multi", option="A. (1, 2); B. (2; 1);C. No correct answer", answer="C"),
+        row(8, "2", "2steps_1", option="A. A; B. B; C. D; D. No correct answer", answer="C"),
+        row(9, "2", "2steps_2", option="A. 30 m B. 40 m;C 50 m; D. No correct answer", answer="B"),
     ]
     return {Table(split="testmini"): ("data/testmini-00000-of-00001.parquet", features, testmini)}
 
@@ -305,6 +343,7 @@ def _logicvista() -> dict:
         row("2", "Which gears turn left? Select from A, B, C and D.", "C, A", "mechanical, spatial"),
         row("3", "Which figure completes the series?", "B", "spatial"),
         row("4", "How many orders were there in May?", "12", "numerical", ""),
+        row("5", "How much? Select from A, B, C and D. (A) 1,200 (B) 1,400 (C)1,500(D)1,700", "D", "numerical"),
     ]
     return {Table(split="test"): ("data/test-00000-of-00001.parquet", features, test)}
 

@@ -18,8 +18,20 @@ from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.answers import choice_or_value, unboxed, valued
 from ptdpo_cli.datasets.cards import Card, Place, Table
 from ptdpo_cli.datasets.catalog import ADAPTERS
-from ptdpo_cli.datasets.options import letter_of, lettered, listed, one_letter, options_in, options_of
+from ptdpo_cli.datasets.mending import mended
+from ptdpo_cli.datasets.options import (
+    chosen,
+    chosen_inside,
+    letter_of,
+    listed,
+    one_letter,
+    options_in,
+    options_of,
+    unlabelled,
+)
+from ptdpo_cli.datasets.reading import LeftOut
 from ptdpo_cli.errors import UsageError
+from public import problems
 
 ANSWER_TYPES = {"choice", "integer", "float", "expression", "list", "set", "text"}
 
@@ -30,10 +42,6 @@ def root(tmp_path_factory):
     for name in ADAPTERS:
         public.write_mirror(root, name)
     return root
-
-
-def problems(root, name, split) -> list[Problem]:
-    return [ADAPTERS[name].problem(row, place) for row, place in public.rows(root, name, split)]
 
 
 def failure(function, *args, **kwargs) -> str:
@@ -158,7 +166,7 @@ def test_mathvista(root):
 
 def test_mathverse(root):
     """Five versions of a problem are one family; where the question is in the picture the text says so."""
-    dominant, lite, _, _, seen, length, seen_length = problems(root, "mathverse", "testmini")
+    dominant, lite, _, _, seen, length, seen_length, *_ = problems(root, "mathverse", "testmini")
     assert dominant == Problem(
         problem_id="mathverse/1",
         question="As shown in the figure, AB ∥ CD, ∠1 = 35°. Find ∠2.\nChoices:\nA:145°\nB:35°\nC:55°\nD:125°",
@@ -176,9 +184,24 @@ def test_mathverse(root):
     assert (number.answer, number.answer_type) == ("4.5", "float")
 
 
+def test_mathverse_references_in_every_form(root):
+    """An option's text, letters on lines, letter and text; options in the picture, or of a free-form question."""
+    circle, square, equal, wide, tall, angle = problems(root, "mathverse", "testmini")[7:]
+    assert shown(circle)[1:] == ("Answer the question shown in the image.", "B", "choice", ("True", "False"))
+    assert shown(square)[2:] == ("B", "choice", ("True", "False"))
+    assert shown(equal)[2:] == ("A, C", "set", ("1", "2", "1.0")) and "\nA:1\nB:2\nC:1.0" in equal.question
+    assert shown(wide)[2:] == ("B", "choice", ("4cm", "5cm"))
+    assert shown(tall)[2:] == ("B", "choice", ("4cm", "5cm"))
+    assert angle.answer == "35°"
+    row, place = next(public.rows(root, "mathverse", "testmini"))
+    seen = row | {"problem_version": "Vision Only", "question": "", "question_for_eval": ""}
+    assert shown(ADAPTERS["mathverse"].problem(seen | {"answer": "(C)"}, place))[2:] == ("C", "choice", ())
+    assert shown(ADAPTERS["mathverse"].problem(seen | {"answer": "12"}, place))[2:] == ("12", "integer", ())
+
+
 def test_mathvision(root):
     """A letter where there are options, else the value; options that are bare letters are in the picture."""
-    digits, bike, net, area, x = problems(root, "mathvision", "test")
+    digits, bike, net, area, x, *_ = problems(root, "mathvision", "test")
     assert digits == Problem(
         problem_id="mathvision/4", question="How many different digits can you find in this picture?",
         images=(public.image(204),), answer="6", answer_type="integer", category="counting", source="mathvision",
@@ -190,9 +213,21 @@ def test_mathvision(root):
     assert (x.answer, x.choices, x.solution) == ("C", ("$1$", "$2$", "$3$"), None)
 
 
+def test_mathvision_questions_in_the_picture_and_damaged_references(root):
+    seen, lands, faces, grey, half, left, twice = problems(root, "mathvision", "test")[5:]
+    assert shown(seen)[1:] == ("Answer the question shown in the image.", "15", "integer", ())
+    assert shown(lands)[1:] == (
+        "Where does it land after\n\nthat?\nChoices:\nA. image 2\nB. image 3\nC. image 4", "B", "choice",
+        ("image 2", "image 3", "image 4"))
+    assert shown(faces)[1:] == ("Which side faces image 2?", "C", "choice", ()) and len(faces.images) == 1
+    assert (grey.answer, half.answer) == ("\\frac{5}{7}", "\\frac{1}{8}")
+    assert shown(left)[1:] == ("Which is left?\nChoices: A, B, C", "C", "choice", ("A", "B", "C"))
+    assert shown(twice)[1:] == ("Find 2x.\nChoices:\nA. $2$\nB. $4$", "B", "choice", ("$2$", "$4$"))
+
+
 def test_mmmu(root):
     """Options are a string that holds a list; pictures come in columns that are mostly null."""
-    baxter, painter, compared, mean, cells = problems(root, "mmmu", "validation")
+    baxter, painter, compared, mean, cells, fits, older, beyond, lamp = problems(root, "mmmu", "validation")
     assert baxter == Problem(
         problem_id="mmmu/validation_Accounting_1",
         question="Baxter has a sales budget. Its break-even point is\nChoices:\nA. $63,020\nB. $58,410\nC. $71,320\n"
@@ -209,6 +244,12 @@ def test_mmmu(root):
     assert shown(mean)[1:] == ("What is the mean in the image?", "24/7", "expression", ())
     assert mean.metadata["answers"] == ["24/7", "3.429"]
     assert shown(cells)[1:] == ("How many cells?", "12", "integer", ())
+    # A list in a list; one picture for all that are named; a number beyond the pictures; a letter without options.
+    assert shown(fits)[2:] == ("C", "choice", ("red", "green", "blue", "grey"))
+    assert shown(older)[1:] == ("Which one is older?\nChoices:\nA. image 2\nB. image 3", "B", "choice",
+                                ("image 2", "image 3"))
+    assert (beyond.choices, len(beyond.images)) == (("image 1", "image 2", "image 3"), 2)
+    assert shown(lamp)[1:] == ("Which lamp goes out?", "B", "choice", ())
 
 
 def test_mmmu_pro(root):
@@ -231,7 +272,7 @@ def test_mmmu_pro(root):
 
 def test_we_math(root):
     """One string holds the options; a problem of two steps and one of three with the same ID are two families."""
-    first, second, whole, *_, last = problems(root, "we-math", "testmini")
+    first, second, whole, *_, last, letters, damaged = problems(root, "we-math", "testmini")
     assert first == Problem(
         problem_id="we-math/1/2steps_1",
         question="There is a circular flower bed. Question 1: its area is (  ) m²?\nChoices:\nA. 200.96\nB. 3215.36\n"
@@ -243,11 +284,13 @@ def test_we_math(root):
     assert (second.choices, second.answer, second.category) == (("3", "4"), "A", "Perimeter")
     assert (whole.family, whole.metadata) == (first.family, {"steps": 2, "step": "multi"})
     assert (last.family, last.choices) == ("we-math/3steps/1", ("(1, 2)", "(2; 1)", "No correct answer"))
+    assert letters.choices == ("A", "B", "D", "No correct answer")
+    assert shown(damaged)[2:] == ("B", "choice", ("30 m", "40 m", "50 m", "No correct answer"))
 
 
 def test_logicvista(root):
     """Several letters are a set, in order; options may be in the picture alone."""
-    sequence, statements, gears, series, orders = problems(root, "logicvista", "test")
+    sequence, statements, gears, series, orders, much = problems(root, "logicvista", "test")
     assert (sequence.answer, sequence.answer_type, sequence.choices) == ("D", "choice", ("A", "B", "C", "D", "E"))
     assert (sequence.solution, sequence.category) == ("It turns by 90°.", "inductive")
     assert (statements.answer, statements.answer_type, statements.choices) == ("A, C", "set", ("all", "some", "none"))
@@ -255,6 +298,7 @@ def test_logicvista(root):
     assert gears.metadata == {"skill": "mechanical, spatial"}
     assert (series.answer, series.answer_type, series.choices) == ("B", "choice", ())
     assert (orders.answer, orders.answer_type, orders.solution) == ("12", "integer", None)
+    assert (much.answer, much.choices) == ("D", ("1,200", "1,400", "1,500", "1,700"))
 
 
 def test_dynamath(root):
@@ -425,7 +469,10 @@ BAD = [
     ("mathvista", "testmini", {"question_type": "free_form", "answer_type": "float", "precision": 0.5},
      "the precision is no whole number"),
     ("mathverse", "testmini", {"question": ""}, "the question is empty", "the version is 'Text Dominant'"),
-    ("mathverse", "testmini", {"answer": "40°"}, "no letter of an option"),
+    ("mathverse", "testmini", {"answer": "40°"}, "none of the options"),
+    ("mathverse", "testmini", {"answer": "B. 145°"}, "none of the options", "'B. 145°'"),
+    ("mathverse", "testmini", {"problem_index": "629"}, "a name, and the question asks for an amount"),
+    ("mathverse", "testmini", {"question_type": "free-form", "answer": "{5}{6}"}, "has lost a LaTeX command"),
     ("mathvision", "test", {"answer": None}, "the answer is empty"),
     ("mathvision", "test", {"options": ["1", "2"], "answer": "F"}, "no letter of an option", "A to B"),
     ("mathvision", "test", {"options": "['1', '2']"}, "the column 'options' has the wrong type", "a list of texts"),
@@ -435,16 +482,22 @@ BAD = [
     ("mmmu", "validation", {"answer": "E"}, "no letter of an option", "A to D"),
     ("mmmu", "validation", {"answer": "?"}, "the answer is withheld"),
     ("mmmu", "validation", {"id": "validation_Alchemy_1"}, "no subject of MMMU", "validation_Alchemy_1"),
-    ("mmmu", "validation", {"options": "['<image 2>', 'x', 'y']"}, "names an image that the row lacks"),
-    ("mmmu", "validation", {"question": "<image 1> and <image 2>"}, "more image placeholders than images"),
+    ("mmmu", "validation", {"options": "['<image>', 'x', 'y']", "image_2": public.image(1)},
+     "names an image that the row lacks"),
+    ("mmmu", "validation", {"options": "[['a'], ['b']]"}, "the column 'options' holds no list"),
+    ("mmmu", "validation",
+     {"question": "<image 1>, <image 4>?", "image_2": public.image(1), "image_3": public.image(2)},
+     "names an image that the row lacks"),
+    ("mmmu", "validation", {"question": "<image 1> and <image>"}, "more image placeholders than images"),
     ("mmmu-pro", "standard-10", {"answer": "K"}, "no letter of an option", "A to J"),
     ("mmmu-pro", "vision", {"image": None}, "'image' should hold one picture"),
     ("we-math", "testmini", {"key": "2steps_3"}, "the key is none of We-Math's"),
     ("we-math", "testmini", {"option": "200.96;3215.36"}, "the options cannot be told apart"),
+    ("we-math", "testmini", {"option": "A. 1; B. 2; B. 3; D. 4"}, "the options cannot be told apart"),
     ("we-math", "testmini", {"answer": "F"}, "no letter of an option", "A to E"),
     ("we-math", "testmini", {"image_path": {"bytes": None, "path": None}}, "should hold one picture"),
     ("logicvista", "test", {"answer": " "}, "the answer is empty"),
-    ("logicvista", "test", {"question": "<image>"}, "only a placeholder"),
+    ("logicvista", "test", {"question": "<image> or <image>?"}, "more image placeholders than images"),
     ("dynamath", "variant3", {"ground_truth": float("nan")}, "the ground_truth is not finite"),
     ("dynamath", "variant3", {"answer_type": "multiple choice"}, "no letter of an option"),
     ("mmstar", "val", {"answer": ["A"]}, "the answer has the wrong type", "list ['A']"),
@@ -471,13 +524,32 @@ def test_a_bad_row_says_what_is_wrong(root, name, split, change, expected):
     assert all(part in message for part in expected), message
 
 
+# What is no fault of the source: another layout, a column of another type, a picture that is not there.
+LAID_OUT_OTHERWISE = (
+    "the answer is withheld", "should hold one picture", "has the wrong type", "is no whole number",
+    "no subject of MMMU", "none of We-Math's", "no turn of the assistant", "holds no messages", "is no JSON text",
+    "there is no question in",
+)
+
+
+@pytest.mark.parametrize(("name", "split", "change", "expected"), [(*case[:3], case[3:]) for case in BAD])
+def test_a_row_is_left_out_only_where_its_source_is_broken(root, name, split, change, expected):
+    row, place = next(public.rows(root, name, split))
+    with pytest.raises(UsageError) as caught:
+        ADAPTERS[name].problem(row | change, place)
+    is_layout = any(part in str(caught.value) for part in LAID_OUT_OTHERWISE)
+    assert isinstance(caught.value, LeftOut) != is_layout
+    assert is_layout or "mend" not in (caught.value.hint or "")
+
+
 # Columns that a row may lack: of another revision or layout, or not read at all.
 SPARE = {
-    "mathvista": {"image", "query", "precision"}, "mathverse": {"query_wo", "query_cot"}, "mathvision": {"image"},
+    "mathvista": {"image", "decoded_image", "query", "precision"},
+    "mathverse": {"query_wo", "query_cot", "question_for_eval"}, "mathvision": {"image", "decoded_image"},
     "mmmu": {"img_type", "subfield"}, "mmmu-pro": {"explanation", "img_type", "topic_difficulty"},
     "we-math": {"split", "question number", "knowledge concept description"},
     "logicvista": {"broad_capability", "specific_capability", "imagesource", "sourcelink", "liscenced"},
-    "dynamath": {"image"}, "mmstar": {"meta_info"},
+    "dynamath": {"image", "decoded_image"}, "mmstar": {"meta_info"},
     "hallusionbench": {"visual_input", "sample_note", "gt_answer_details", "filename"},
     "virl39k": {"PassRate_32BTrained", "PassRate_7BBase"}, "papo-eval": {"id"},
 }
@@ -512,6 +584,8 @@ def test_a_missing_column_is_a_key_error(root, name):
     ("Which?\nOptions: A: on the book., B: beneath it., C: red", ("on the book.", "beneath it.", "red")),
     ("Which? A. 5 cm B. 10 cm C. 20 cm", ("5 cm", "10 cm", "20 cm")),
     ("Please choose from the options A. 5 cm; B. 10 cm", ("5 cm", "10 cm")),
+    ("How much? (A) 3,690 (B)18,250(C)7 (D)9", ("3,690", "18,250", "7", "9")),
+    ("Let f(A) = 1, f(B) = 2 and f(C) = 3.", ()),
     ("Find A.\nA. 1\nB. 2\nC. 3\nD. A. and B.", ("1", "2", "3", "A. and B.")),
     ("In △ABC, BC = 3 at point E. What is AB?\nA. 1\nB. 2", ("1", "2")),
     ("Find x.\nA. 1\nB. 2\nThink about it.", ("1", "2")),
@@ -530,20 +604,90 @@ def test_options_of_a_string_that_is_nothing_else():
     assert options_of("A. 200.96;B. 3215.36;C. 6280;D. 32; E. No correct answer") == (
         "200.96", "3215.36", "6280", "32", "No correct answer")
     assert options_of("A. (1, 2); B. x; y") == ("(1, 2)", "x; y")
-    assert "cannot be told apart" in failure(options_of, "first A. 1; B. 2")
-    assert "cannot be told apart" in failure(options_of, "A. ;B. 2")
+    assert options_of("A. A; B. B; C. C; D. E; E. No correct answer") == ("A", "B", "C", "E", "No correct answer")
+    for text in ("A. 3; B. 4; C 5; D. 6", "A. 3 B. 4；C. 5;D. 6", "A. 3B. 4; C. 5; D. 6", "A. 3; B 4; C. 5; D 6",
+                 "A: 3; B: 4; C: 5; D: 6", "(A) 3 (B) 4 (C) 5 (D) 6", "A、3；B、4；C、5；D、6"):
+        assert options_of(text) == ("3", "4", "5", "6"), text
+    assert options_of("A. x > 3; x < 2; B. x; C. none") == ("x > 3; x < 2", "x", "none")
+    for text in ("first A. 1; B. 2", "A. ;B. 2", "A. 5", "5; 6; 7", "A. 1; B. 2; B. 3; D. 4", ""):
+        assert "cannot be told apart" in failure(options_of, text)
 
 
 def test_letters():
     assert [one_letter(text) for text in ("B", "(B)", "B.", " B: ", "[B]", "b", "AB", "")] == ["B"] * 5 + [None] * 3
-    assert lettered("(b)", ("1", "2")) == "B" and lettered("J", ()) == "J"
-    assert "A to B" in failure(lettered, "C", ("1", "2"))
+    assert unlabelled(("A. 1", "B) 2")) == ("1", "2") and unlabelled(("(A)", "(B)")) == ("A", "B")
+    assert unlabelled(("A. 1", "2")) == ("A. 1", "2") and unlabelled(("(B)", "(A)")) == ("(B)", "(A)")
     assert letter_of("No", ("no", "No")) == "B"                     # to the character first
     assert letter_of("the  First", ("second", "The first")) == "B"
     assert "none of the options" in failure(letter_of, "3", ("1", "2"))
+    assert letter_of("B. 50°", ("40°", "50°")) == "B" and letter_of("$5$", ("4", "5")) == "B"
+    assert "none of the options" in failure(letter_of, "A. 50°", ("40°", "50°"))     # the letter of another
+    assert "none of the options" in failure(letter_of, "delta", ("Delta", "DELTA"))  # which of them?
     assert listed("Which?", ()) == "Which?"
     assert listed("Which?", ("x", "y")) == "Which?\nChoices:\nA. x\nB. y"
     assert listed("Which?", ("A", "B")) == "Which?\nChoices: A, B"
+
+
+@pytest.mark.parametrize(("answer", "choices", "expected"), [
+    ("B", (), ("B", "choice")), ("(b)", ("1", "2"), ("B", "choice")), ("J", (), ("J", "choice")),
+    ("$\\text{B}$", (), ("B", "choice")), ("**C**", (), ("C", "choice")), ("Option B", (), ("B", "choice")),
+    ("B. 50°", ("40°", "50°"), ("B", "choice")), ("(B) 50°", (), ("B", "choice")),
+    ("50°", ("40°", "50°"), ("B", "choice")), ("B: 50 degrees", ("40°", "50°"), ("B", "choice")),
+    ("No", ("Yes", "No"), ("B", "choice")), ("Q", ("P", "Q"), ("B", "choice")), ("a", ("x", "a"), ("B", "choice")),
+    ("A\nC", (), ("A, C", "set")), ("C, A", ("1", "2", "3"), ("A, C", "set")), ("(A) and (D)", (), ("A, D", "set")),
+    ("A, B, and D", (), ("A, B, D", "set")), ("B and C", ("A and B", "B and C"), ("B", "choice")),
+])
+def test_what_a_reference_chooses(answer, choices, expected):
+    assert chosen(answer, choices) == expected
+
+
+@pytest.mark.parametrize(("answer", "choices", "message"), [
+    ("C", ("1", "2"), "A to B"), ("A, D", ("1", "2"), "A to B"), ("12", (), "no letter of an option"),
+    ("B. 40°", ("40°", "50°"), "none of the options"), ("C. 40", ("40°", "50°"), "A to B"),
+    ("Bob", (), "no letter of an option"), ("", ("1",), "none of"),
+])
+def test_what_a_reference_does_not_choose(answer, choices, message):
+    with pytest.raises(LeftOut, match=message):
+        chosen(answer, choices)
+
+
+def test_a_letter_beyond_what_a_question_lists_has_its_options_in_the_picture():
+    question = "Which?\nA. left\nB. right"
+    assert chosen_inside("B. right", question) == ("B", "choice", ("left", "right"))
+    assert chosen_inside("A, B", question) == ("A, B", "set", ("left", "right"))
+    assert chosen_inside("D", question) == ("D", "choice", ())
+    assert chosen_inside("A, D", question) == ("A, D", "set", ())
+    with pytest.raises(LeftOut):
+        chosen_inside("B. left", question)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("\x0crac{1}{2}", "\\frac{1}{2}"), ("\x08eta + \x07lpha", "\\beta + \\alpha"), ("\x0bec{a}", "\\vec{a}"),
+    ("3\times4", "3\\times4"), ("\text{ cm}", "\\text{ cm}"), ("\triangle ABC", "\\triangle ABC"),
+    ("2\rightarrow 3", "2\\rightarrow 3"), ("\rho", "\\rho"),
+    ("$x \neq 0$", "$x \\neq 0$"), ("(1)\neq y", "(1)\\neq y"),
+    ("x \notin A", "x \\notin A"), ("35掳", "35°"), ("118掳T", "118°T"), ("鈭燗BC", "∠ABC"), ("5 cm虏", "5 cm²"),
+    ("5Â°", "5°"), ("2Ã—3", "2×3"), ("xâ‰¤3", "x≤3"),
+])
+def test_what_copying_did_is_undone(text, expected):
+    assert mended(text) == expected
+
+
+@pytest.mark.parametrize("text", [
+    "a\tan apple", "a page\x0cnext page", "a\x0crace", "Use\neq 1", "first\nequal", "see\neq b", "a table\text here",
+    "9米", "不能计算", "路 10 掳 米", "É Ã propos", "\\frac{1}{2} \\neq 35°", "x\nu = 3",
+])
+def test_what_may_be_meant_stays(text):
+    assert mended(text) == text
+
+
+def test_a_form_feed_is_no_space():
+    """Stripped first, the reference would be "rac{5}{7}"."""
+    assert fields.as_text(" \x0crac{5}{7} ", "answer") == "\\frac{5}{7}"
+    assert fields.written_list({"options": "['\\frac{1}{2}', '2']"}, "options") == ("\\frac{1}{2}", "2")
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -604,6 +748,8 @@ def test_an_options_text_is_its_letter_only_where_there_are_options():
     ("Compare <image 1> with <image 4>.", (1, 4), "Compare image 1 with image 2."),
     ("Compare <image_3> with <image_7>.", (1, 2), "Compare image 1 with image 2."),
     ("Only <image 2> counts.", (1, 2, 3), "Only image 2 counts."),
+    ("Compare <image 2> with <image 5>.", (1,), "Compare image 2 with image 5."),       # one picture shows both
+    ("<image1>\nWhich follows?\n<image2>", (1,), "Which follows?"),
 ])
 def test_marks_become_words_or_go(text, numbers, expected):
     assert fields.worded(text, numbers) == expected
@@ -614,6 +760,7 @@ def test_marks_become_words_or_go(text, numbers, expected):
     ("<image> <image>", (1,), "more image placeholders than images"),
     ("<image 1> <image 2> <image 3>", (1, 2), "more image placeholders than images"),
     ("<image 1> and <image>", (1,), "more image placeholders than images"),
+    ("<image 1> and <image 2>", (), "more image placeholders than images"),
     ("Only <image 5> counts.", (1, 2), "names an image that the row lacks"),
 ])
 def test_marks_that_do_not_fit_the_pictures(text, numbers, message):
@@ -632,8 +779,19 @@ def test_options_that_are_pictures():
     assert fields.naming("<image 4>", (1, 4)) == "image 2"
     assert fields.naming("left of <image>", (1,)) == "left of image 1"
     assert fields.naming("<image 3>", None) == "image 3"
-    for text, numbers in (("<image 2>", (1,)), ("<image>", (1, 2)), ("<image 1>", ())):
+    assert fields.naming("<image 2>", (1,)) == "image 2" and fields.naming("<image 8>", (1, 2)) == "image 8"
+    for text, numbers in (("<image>", (1, 2)), ("<image 1>", ()), ("<image 2>", (1, 4))):
         assert "an option names an image that the row lacks" in failure(fields.naming, text, numbers)
+
+
+def test_a_question_of_marks_alone_is_in_the_picture():
+    assert fields.question("<image1>", (1,)) == fields.question("<image>\n<image>", (1, 2)) == fields.READ_THE_PICTURE
+
+
+def test_no_picture_in_its_several_forms():
+    for value in (None, "", " ", [], [None, ""], {"bytes": None, "path": None}, {"bytes": None, "path": ""}):
+        assert fields.pictures({"image": value}, "image") == ()
+    assert fields.pictures({"image": ["a.png", ""]}, "image") == ("a.png",)
 
 
 def test_problems_keep_their_place(root):

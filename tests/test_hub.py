@@ -21,6 +21,7 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.datasets import catalog, default_split, hub, load_problems
 from ptdpo_cli.datasets.cards import Card, Split, Table
+from ptdpo_cli.datasets.reading import LeftOut
 from ptdpo_cli.errors import UsageError
 
 
@@ -39,13 +40,15 @@ CARD = Card(
         "both": Split(3, (Table(config="one", split="test"), Table(config="two", split="test", source="second"))),
         "lines": Split(2, (Table(files="lines/*.jsonl", archive="pictures.zip"),)),
     },
-    train="train", test="testmini",
+    train="train", test="testmini", key="number",
 )
 
 
 def problem(row, place):
     if row["answer"] == "withheld":
         raise UsageError("the label is withheld")
+    if row["answer"] == "lost":
+        raise LeftOut("the reference is lost", found=row["answer"])
     picture = row["picture"]
     return Problem(f"test-set/{row['number']}", row["query"], () if picture is None else (picture,), row["answer"],
                    source=place.table.source or CARD.name, split=place.split)
@@ -148,6 +151,7 @@ def test_unpacked_pictures_stay_inside(tmp_path):
     message = failure("lines", root=tmp_path)
     assert message.count("row") >= 3 and "3 faults" in message
     assert "outside the image folder" in message and "nothing is fetched" in message
+    assert "leave such rows out" in message and "image_root" not in message
 
 
 def test_what_a_zip_may_not_do(tmp_path):
@@ -184,11 +188,45 @@ def test_faults_of_rows_are_named_and_skipped(root, test_set):
             rows("1", "withheld", "3") + rows("4", picture=b"junk", first=4) + rows("", first=5))
     message = failure("train", root=root)
     assert "3 faults in test-set" in message
-    assert "test-set, train, row 2: the label is withheld" in message
+    assert "test-set, train, row 2 (2): the label is withheld" in message
+    assert "leave such rows out with `--on-bad-row skip`" in message and "another revision of Some/TestSet" in message
+    assert "mend" not in message and "replace the file" not in message and "drop the row" not in message
     assert "row 4 (test-set/4): image 1: the image cannot be read" in message
     assert "row 5 (test-set/5): the answer is empty" in message
     kept = load_problems("test-set", split="train", root=root, on_bad_row="skip")
     assert [p.answer for p in kept] == ["1", "3"] and [bad.row for bad in kept.bad_rows] == [2, 4, 5]
+
+
+def test_rows_whose_source_is_broken_are_left_out_by_name(root, tmp_path):
+    """By the adapter, or by the check of answers; they stop nothing, and each is told."""
+    parquet(root / "Some" / "TestSet" / "data" / "train-00000-of-00001.parquet", rows("1", "lost", "3", "4"))
+    assert [p.answer for p in load("train", root=root)] == ["1", "3", "4"]
+
+    def check(problems):
+        return [(p, UsageError("the answer is odd", hint="mend it")) for p in problems if p.answer == "3"]
+
+    loaded = load_problems("test-set", split="train", root=root, check=check)
+    assert [p.answer for p in loaded] == ["1", "4"] == [p.answer for p in loaded] and loaded.bad_rows == []
+    assert len(loaded) == 2 and [row.to_dict() for row in loaded.left_out] == [
+        {"row": 2, "where": "test-set, train, row 2 (2)", "problem_id": "",
+         "reasons": ["the reference is lost (found lost)"]},
+        {"row": 3, "where": "test-set, train, row 3 (test-set/3)", "problem_id": "test-set/3",
+         "reasons": ["the answer is odd"]}]
+
+    found = done("data", "check", "test-set", "--data-root", root, "--split", "train")
+    assert "left out: test-set, train, row 2 (2): the reference is lost (found lost)" in found.out
+    assert "1 of 4 rows are left out, for their source is broken" in found.out and "3 problems" in found.out
+    said = done("build-hints", "--data", "test-set", "--data-root", root, "--run", tmp_path / "run")
+    assert "1 rows of test-set left out, for their source is broken, the first: test-set, train, row 2 (2)" in said.err
+    artifact = Artifact.open(tmp_path / "run", kind="problems")
+    assert artifact.manifest.counts == {"problems": 3, "left_out": 1}
+    stored = json.loads(artifact.file("left_out.jsonl").read_text())
+    assert stored["where"] == "test-set, train, row 2 (2)"
+    assert stored["reasons"] == ["the reference is lost (found lost)"]
+
+    parquet(root / "Some" / "TestSet" / "data" / "train-00000-of-00001.parquet", rows("lost", "lost"))
+    message = failure("train", root=root)
+    assert "every row of test-set is left out" in message and "row 1 (1): the reference is lost" in message
 
 
 def test_another_revision_of_the_set(root):

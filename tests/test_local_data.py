@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -93,6 +94,82 @@ def test_parquet_with_bytes(tmp_path, images):
     assert [p.images for p in problems] == [(RED, BLUE), (), ()]
     assert [(p.problem_id, p.answer, p.answer_type, p.split) for p in problems] == [
         ("10", "1.5", "float", "train"), ("11", "2.0", "float", "train"), ("12", "3.0", "float", "train")]
+
+
+def answers(path) -> list[tuple[str, str, str]]:
+    return [(p.problem_id, p.answer, p.answer_type) for p in load_path(path)]
+
+
+def saved(kind: str, table: pa.Table, folder: Path) -> Path:
+    """The same table as a Parquet file, or as `datasets` saves it."""
+    if kind == "parquet":
+        pq.write_table(table, folder / "mine.parquet")
+        return folder / "mine.parquet"
+    import datasets
+
+    datasets.Dataset(table).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_narrow_floats_are_the_decimals_that_were_meant(tmp_path, kind):
+    """3.14 as float32 is 3.140000104904175 as a double; in lists and structs too."""
+    table = pa.table({
+        "problem": ["a", "b", "c"], "id": ["x", "y", "z"], "answer": pa.array([3.14, 0.1, 1e-8], pa.float32()),
+        "choices": pa.array([[2.71, 3.14], None, []], pa.list_(pa.float32())),
+        "regions": pa.array([[{"label": "left", "box": [0.1, 0.2, 0.3, 0.7]}], None, None],
+                            pa.list_(pa.struct([("label", pa.string()), ("box", pa.list_(pa.float32(), 4))]))),
+    })
+    first, second, third = load_path(saved(kind, table, tmp_path))
+    assert (first.answer, first.choices, first.regions[0].box) == ("B", ("2.71", "3.14"), (0.1, 0.2, 0.3, 0.7))
+    assert [(p.answer, p.answer_type) for p in (second, third)] == [("0.1", "float"), ("1e-08", "float")]
+    half = pa.table({"problem": ["a"], "answer": pa.array([np.float16(0.2)], pa.float16())})
+    pq.write_table(half, tmp_path / "half.parquet")
+    assert load_path(tmp_path / "half.parquet")[0].answer == "0.2"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+@pytest.mark.parametrize("gap", [None, float("nan")])
+def test_an_integer_column_with_a_gap_holds_integers(tmp_path, kind, gap):
+    """pandas keeps it as floating-point numbers; a gap in the answers is a missing answer."""
+    ids = pa.array([7.0, gap, 9.0], pa.float64())
+    table = pa.table({"problem": ["a", "b", "c"], "id": ids, "answer": pa.array([12.0, 3.0, -4.0], pa.float64())})
+    found = answers(saved(kind, table, tmp_path))
+    assert [one[1:] for one in found] == [("12", "integer"), ("3", "integer"), ("-4", "integer")]
+    assert (found[0][0], found[1][0].rpartition("/")[2], found[2][0]) == ("7", "000002", "9")
+    pq.write_table(pa.table({"problem": ["a", "b"], "answer": ids.slice(0, 2)}), tmp_path / "gap.parquet")
+    assert "gap.parquet, row 2: the answer is empty" in failure(load_path, tmp_path / "gap.parquet")
+
+
+def test_numbers_stay_as_they_are_where_one_has_decimals_or_a_user_wrote_them(tmp_path):
+    pq.write_table(pa.table({"problem": ["a", "b"], "answer": [12.0, 0.5]}), tmp_path / "a.parquet")
+    assert [one[1:] for one in answers(tmp_path / "a.parquet")] == [("12.0", "float"), ("0.5", "float")]
+    pq.write_table(pa.table({"problem": ["a", "b"], "answer": [1e300, 2.0]}), tmp_path / "b.parquet")
+    assert [one[1] for one in answers(tmp_path / "b.parquet")] == ["1e+300", "2.0"]
+    assert [one[1:] for one in answers(jsonl(tmp_path, {**ROW, "answer": 12.0}, {**ROW, "answer": 12}))] == [
+        ("12.0", "float"), ("12", "integer")]
+
+
+def test_no_picture_in_its_several_forms(tmp_path):
+    (tmp_path / "a.png").write_bytes(RED)
+    values = ["", " ", None, [], [""], [None], {"bytes": None, "path": None}, ["a.png", ""]]
+    found = load_path(jsonl(tmp_path, *({**ROW, "image": value} for value in values)))
+    assert [p.images for p in found] == [()] * 7 + [(RED,)]
+    assert "differ in number" in failure(load_path, jsonl(tmp_path, {**ROW, "problem": "<image>Which?", "image": ""}))
+
+
+def test_the_options_of_a_set_reach_the_prompt(tmp_path):
+    asked = {"problem": "Which two?", "answer": "A, C", "choices": ["one", "two", "three"], "answer_type": "set"}
+    named, = load_path(jsonl(tmp_path, asked))
+    assert named.question == "Which two?\nChoices:\n(A) one\n(B) two\n(C) three"
+    assert (named.answer, named.answer_type, named.choices) == ("A, C", "set", ("one", "two", "three"))
+    stays, = load_path(jsonl(tmp_path, asked | {"problem": "Which two of one, two and three?"}))
+    assert stays.question == "Which two of one, two and three?"
+
+
+def test_a_latex_command_that_json_took_for_an_escape(tmp_path):
+    found, = load_path(jsonl(tmp_path, r'{"problem": "Half of \frac{1}{2}?", "answer": "\frac{1}{4}"}'))
+    assert (found.question, found.answer) == (r"Half of \frac{1}{2}?", r"\frac{1}{4}")
 
 
 def test_saved_to_disk_with_the_image_feature(tmp_path):

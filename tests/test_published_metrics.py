@@ -173,7 +173,7 @@ def test_mathvista(tmp_path):
 def test_mathverse(tmp_path):
     """Seven rows; Text Dominant has rows 1 (right) and 6 (wrong), Vision Only rows 5 (wrong) and 7 (unjudged)."""
     public.write_mirror(tmp_path, "mathverse")
-    rows = [mathverse.problem(*row) for row in public.rows(tmp_path, "mathverse", "testmini")]
+    rows = public.problems(tmp_path, "mathverse", "testmini")[:7]
     scores = mathverse.scores(verdicts(rows, [1, 1, 0, 1, 0, 0, None]))
     assert scores["average"] == 3 / 6
     assert scores["problem_version"] == {"Text Dominant": 0.5, "Text Lite": 1.0, "Vision Dominant": 1.0,
@@ -186,7 +186,7 @@ def test_by_subject(tmp_path):
     def scored(module, split, accuracy):
         name = module.CARD.name
         public.write_mirror(tmp_path, name)
-        return module.scores(verdicts([module.problem(*row) for row in public.rows(tmp_path, name, split)], accuracy))
+        return module.scores(verdicts(public.problems(tmp_path, name, split)[:len(accuracy)], accuracy))
 
     assert scored(mathvision, "test", [1, 0, 1, 0, 1])["level"] == {"1": 1.0, "2": 0.0, "4": 1.0, "5": 0.0}
     assert scored(mmmu, "validation", [1, 0, 1, 1, 0])["discipline"] == {
@@ -209,7 +209,7 @@ def test_of_rows_without_verdicts_there_is_no_score(tmp_path, name):
     """Unjudged rows leave None, never a number and never an error; JSON can hold it all."""
     public.write_mirror(tmp_path, name)
     module = ADAPTERS[name]
-    rows = [module.problem(*row) for row in public.rows(tmp_path, name, module.CARD.test)]
+    rows = public.problems(tmp_path, name, module.CARD.test)
     scores = module.scores(verdicts(rows, [None] * len(rows)))
 
     def numbers(value):

@@ -9,19 +9,24 @@ from typing import Literal
 from ptdpo_cli.datasets import catalog
 from ptdpo_cli.datasets.cards import Card
 from ptdpo_cli.datasets.images import MAX_PIXELS
-from ptdpo_cli.datasets.reading import Check, Loaded, did_you_mean, examine, rows_of, together
+from ptdpo_cli.datasets.reading import Check, Loaded, describe, did_you_mean, examine, rows_of, together
 from ptdpo_cli.errors import UsageError
 
 
 def load_problems(name_or_path: str, *, on_bad_row: Literal["error", "skip"] = "error", **options) -> Loaded:
     """The problems of a data set by name, or of the user's own file or folder; `options` are those of `look_at`.
 
+    Rows that a public set's adapter leaves out are not among them, and no error.
     Errors: UsageError for what is not there, for bad rows (all of them together) unless they are to be skipped, and
     where no problem is left.
     """
     loaded = look_at(name_or_path, **options)
     if loaded.bad_rows and (on_bad_row == "error" or not len(loaded)):
         raise together(loaded.bad_rows, name_or_path)
+    if not len(loaded) and loaded.left_out:
+        raise UsageError(f"every row of {name_or_path} is left out", expected="at least one problem",
+                         found=f"{loaded.left_out[0].where}: {describe(loaded.left_out[0].faults[0])}",
+                         hint="take another split, or another revision of the set")
     if not len(loaded):
         raise UsageError(f"no rows in {name_or_path}" + (" but excluded ones" if loaded.excluded else ""),
                          hint="give a file or a data set with at least one problem")
@@ -36,8 +41,10 @@ def look_at(name_or_path: str, *, split: str | None, seed: int = 0, count: int |
 
     `seed` and `kinds` are for data sets that are drawn, `columns` and `image_root` for files, `root` (a folder of local
     copies) for public sets; `count` takes the first rows. `exclude` are ids to leave out. `check` finds the gold
-    answers that nothing could be compared with. Without `decode` pictures are left to who uses them.
+    answers that nothing could be compared with; of a public set such rows are left out. Without `decode` pictures are
+    left to who uses them.
     """
+    public_hint = None
     for_files = [name for name, value in (("columns", columns), ("image_root", image_root)) if value is not None]
     is_file = name_or_path not in cards()
     if for_files and not is_file:
@@ -52,8 +59,9 @@ def look_at(name_or_path: str, *, split: str | None, seed: int = 0, count: int |
 
         reader = rows_of(load(split, seed=seed, count=count, kinds=kinds))
     elif name_or_path in catalog.ADAPTERS:
-        from ptdpo_cli.datasets.hub import read_set
+        from ptdpo_cli.datasets.hub import public_hint_of, read_set
 
+        public_hint = public_hint_of(catalog.ADAPTERS[name_or_path].CARD)
         reader = read_set(catalog.ADAPTERS[name_or_path], split, root=root, fetch_urls=fetch_urls)
     elif Path(name_or_path).exists():
         from ptdpo_cli.datasets.local import read_path
@@ -62,7 +70,8 @@ def look_at(name_or_path: str, *, split: str | None, seed: int = 0, count: int |
     else:
         raise _unknown(name_or_path)
     decode = decode and name_or_path != "digit-grid"        # its pictures are our own
-    return examine(reader, count=count, check=check, exclude=exclude, max_pixels=max_pixels, decode=decode)
+    return examine(reader, count=count, check=check, exclude=exclude, max_pixels=max_pixels, decode=decode,
+                   public_hint=public_hint)
 
 
 def cards() -> dict[str, Card]:

@@ -6,8 +6,8 @@ An adapter is a module with
     problem(row, place) -> Problem          one row of the public layout, pictures as they stand in it
     scores(rows) -> dict                    optional: the metrics that the data set's authors publish
 
-`problem` raises UsageError for a row that it cannot use, and KeyError for a column that the row lacks, without saying
-where: the reader adds that.
+`problem` raises LeftOut for a row whose source is broken, UsageError for one that is not laid out as the card says, and
+KeyError for a column that the row lacks, without saying where: the reader adds that.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Table:
     """One table of a data set's repository: a config and split as `datasets` names them, or files by a pattern.
 
     `archive` is a zip in the repository (or a pattern of several) with the pictures, where rows name them by a path.
+    `clone` is the file in a clone of the authors' own repository, whose layout is another one.
     """
 
     config: str | None = None
@@ -29,6 +30,7 @@ class Table:
     files: str | None = None
     archive: str | None = None
     source: str | None = None       # the benchmark that its problems count for; None: the card's name
+    clone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Split:
 class Card:
     """A public data set: where it lies, how large it is, under which licence, what for, and how it is scored.
 
-    `train` and `test` name the splits that are taken where a command names none; None: it is not for that.
+    `train` and `test` name the splits that are taken where a command names none; None: it is not for that. `key` is the
+    column that names a row; `repository` is where on GitHub the authors publish the rows, if a clone of it can be read.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Card:
     train: str | None = None
     test: str | None = None
     notes: str = ""
+    key: str | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

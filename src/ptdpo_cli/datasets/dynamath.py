@@ -9,10 +9,11 @@ from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.answers import valued
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, accuracy_by, all_right, grouped, mean_accuracy
-from ptdpo_cli.datasets.options import LETTERS, lettered, options_in
+from ptdpo_cli.datasets.options import chosen_inside
 
 VARIANTS = 10
-_TABLES = tuple(Table(split=f"sample_variant{k}") for k in range(1, VARIANTS + 1))
+_CLONE = "samples and result/10trials/trial{}/dataset.json"
+_TABLES = tuple(Table(split=f"sample_variant{k}", clone=_CLONE.format(k)) for k in range(1, VARIANTS + 1))
 CARD = Card(
     name="dynamath",
     hub="DynaMath/DynaMath_Sample",
@@ -23,32 +24,37 @@ CARD = Card(
     scoring="float to three decimals; letter; text; the worst case over the ten variants",
     test="all",
     notes="The authors accept a float within 0.001, and a text that occurs inside the reference.",
+    key="id",
+    repository="DynaMath/DynaMath",
 )
 
 
 def problem(row: Mapping, place: Place) -> Problem:
-    """`family` is the question, of which each table has one variant."""
+    """`family` is the question, of which each table has one variant.
+
+    The authors' repository calls some columns otherwise than their table on the Hub.
+    """
     variant = place.table.split.removeprefix("sample_")
     own_id = fields.text(row, "id")
     question = fields.question(fields.text(row, "question"), (1,))
-    gold, kind = fields.text(row, "ground_truth"), fields.text(row, "answer_type")
+    gold = fields.text(row, fields.first_of(row, "ground_truth", "answer"))
+    kind = fields.text(row, "answer_type")
     choices: tuple[str, ...] = ()
     precision = None
     if kind == "multiple choice":
-        answer, answer_type = lettered(gold, ()), "choice"
-        found = options_in(question)
-        choices = found if answer in LETTERS[:len(found)] else ()
+        answer, answer_type, choices = chosen_inside(gold, question)
     elif kind == "float":
-        answer, answer_type = valued(gold)
+        answer, answer_type = fields.reference(valued, gold)
         if answer_type in ("integer", "float"):
             answer_type, precision = "float", 3
     else:
         answer, answer_type = gold, "text"
-    subject, level = fields.text(row, "subject", ""), fields.text(row, "knowledge_level", "")
+    subject = fields.text(row, "subject", "")
+    level = fields.text(row, fields.first_of(row, "knowledge_level", "level"), "")
     return Problem(
         problem_id=f"dynamath/{variant}/{own_id}",
         question=question,
-        images=fields.picture(row, "decoded_image"),
+        images=fields.picture(row, fields.first_of(row, "decoded_image", "image")),
         answer=answer,
         answer_type=answer_type,
         choices=choices,

@@ -22,6 +22,7 @@ def problem(row: Mapping, place: Place, card: Card, problem_id: str, **more) -> 
 def asked(question: str, images: tuple, reference: str, place: Place, card: Card, problem_id: str, **more) -> Problem:
     """A question with marks for its pictures, and a reference that may stand in a box."""
     question = fields.question(question, range(1, len(images) + 1))
-    answer, answer_type, choices = choice_or_value(unboxed(reference), question)
+    answer, answer_type, choices = fields.reference(
+        lambda text: choice_or_value(unboxed(text), question), reference)
     return Problem(problem_id, question, images, answer, answer_type=answer_type,
                    **{"choices": choices} | fields.origin(card, place) | more)

@@ -30,7 +30,7 @@ CARD = Card(
 def problem(row: Mapping, place: Place) -> Problem:
     """The reference is the value; the letters of the newer revision are not shown to the model."""
     own_id = fields.text(row, "id", "") if "id" in row else ""
-    answer, answer_type = valued(unboxed(fields.text(row, "answer")))
+    answer, answer_type = fields.reference(lambda text: valued(unboxed(text)), fields.text(row, "answer"))
     images = fields.pictures(row, "images")
     return Problem(
         problem_id=f"geometry3k/{place.split}/{own_id or place.number}",

@@ -8,7 +8,7 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, all_right, grouped, mean_accuracy
-from ptdpo_cli.errors import UsageError
+from ptdpo_cli.datasets.reading import LeftOut
 
 _IMAGE, _NON_IMAGE = Table(split="image"), Table(split="non_image")
 CARD = Card(
@@ -34,7 +34,7 @@ def problem(row: Mapping, place: Place) -> Problem:
     """Rows of non_image have no picture. `family` is the set: all questions about a figure and its versions."""
     gold = fields.text(row, "gt_answer")
     if gold not in _ANSWERS:
-        raise UsageError("the answer is neither yes nor no", expected='"0" for no, "1" for yes', found=gold)
+        raise LeftOut("the answer is neither yes nor no", expected='"0" for no, "1" for yes', found=gold)
     keys = {name: fields.text(row, name) for name in _KEYS}
     images = () if place.table.split == "non_image" else fields.picture(row, "image")
     return Problem(

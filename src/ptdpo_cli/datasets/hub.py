@@ -20,7 +20,7 @@ from ptdpo_cli.datasets.cards import Card, Place, Table
 from ptdpo_cli.datasets.images import MAX_BYTES, is_address, plain_path, read_image_file
 from ptdpo_cli.datasets.layout import SPLITS, data_files, files_like
 from ptdpo_cli.datasets.local import fetching, picture_bytes
-from ptdpo_cli.datasets.reading import Reader, Row, did_you_mean, image_name, located, short
+from ptdpo_cli.datasets.reading import LeftOut, Reader, Row, did_you_mean, hinted, image_name, located, short
 from ptdpo_cli.datasets.tables import open_table, saved_table
 from ptdpo_cli.errors import UsageError
 
@@ -35,8 +35,8 @@ def read_set(adapter: ModuleType, split: str, *, root: str | None = None, fetch_
     Errors: UsageError, at once, for an unknown split, and where neither mirror, cache nor Hub has the set.
     """
     card = adapter.CARD
-    tables = tables_of(card, split)
     folder = mirror(card, root) if root is not None else None
+    tables = tables_of(card, split) if folder is None else tuple(_files_of(card, split, folder))
     opened = [(table, *_open(card, table, folder)) for table in tables]
     if fetch_urls:
         opened = [(table, names, read, fetching(read_image)) for table, names, read, read_image in opened]
@@ -57,44 +57,63 @@ def tables_of(card: Card, split: str) -> tuple[Table, ...]:
     return card.splits[split].tables
 
 
+def public_hint_of(card: Card) -> str:
+    """What a user can do about a row of a public set, which is not theirs to mend."""
+    return (f"leave such rows out with `--on-bad-row skip`, or by their ids with `--exclude FILE`; or take another "
+            f"revision of {card.hub}")
+
+
 def _row(adapter: ModuleType, values, place: Place, where: str, names: list[str], read_image) -> Row:
+    hint = public_hint_of(adapter.CARD)
     if isinstance(values, UsageError):
-        return Row(where, "", None, (values,))
+        return Row(where, "", None, (hinted(values, hint),))
+    own_id = values.get(adapter.CARD.key)
+    named = f"{where} ({short(own_id, quote=False)})" if own_id not in (None, "") else where
     try:
         problem: Problem = adapter.problem(values, place)
         if not all(isinstance(text, str) for text in (problem.problem_id, problem.question, problem.answer)):
             raise TypeError(f"question {short(problem.question)}, answer {short(problem.answer)}")
+    except LeftOut as reason:
+        return Row(named, "", None, left_out=reason)
     except UsageError as fault:
-        return Row(where, "", None, (fault,))
+        return Row(named, "", None, (hinted(fault, fault.hint or hint),))
     except KeyError as error:
         name = str(error.args[0]) if error.args else ""
         fault = UsageError(f"{adapter.CARD.name} has no column {name!r} here", found=f"columns {', '.join(values)}",
                            hint=did_you_mean(name, values) or _ANOTHER)
         if name not in names and place.table.files is None:     # then no row has it
             raise fault from None
-        return Row(where, "", None, (fault,))
+        return Row(named, "", None, (fault,))
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         fault = UsageError("the row is not laid out as the data set's card says", found=str(error)[:160],
                            hint=_ANOTHER)
-        return Row(where, "", None, (fault,))
+        return Row(named, "", None, (fault,))
     where = f"{where} ({problem.problem_id})"
     images, faults = [], []
     for k, value in enumerate(problem.images, 1):
         try:
             images.append(picture_bytes(value, read_image))
         except UsageError as fault:
-            faults.append(located(fault, image_name(k)))
+            faults.append(located(hinted(fault, fault.hint or hint), image_name(k)))
     return Row(where, problem.problem_id, None if faults else replace(problem, images=tuple(images)), tuple(faults))
 
 
 # Where the tables are
 
 def mirror(card: Card, root: str | Path) -> Path:
-    """The folder of a data set under `root`, by its id on the Hub or by its name here."""
+    """The folder of a data set under `root`, by its id on the Hub or by its name here.
+
+    A clone of the authors' repository may have the repository's name, or be `root` itself.
+    """
     root = Path(root)
-    for folder in (root / card.hub, root / card.name):
+    names = [card.hub, card.name]
+    if card.repository is not None:
+        names += [card.repository, card.repository.rpartition("/")[2]]
+    for folder in (root / name for name in names):
         if folder.is_dir():
             return folder
+    if any(table.clone and (root / table.clone).is_file() for part in card.splits.values() for table in part.tables):
+        return root
     found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "an empty folder" if root.is_dir() else None
     raise UsageError(f"{card.name} is not under {root}", expected=f"a folder {card.hub} or {card.name} in it",
                      found=found or "no such folder", hint=fetch_hint(card, root))
@@ -102,9 +121,20 @@ def mirror(card: Card, root: str | Path) -> Path:
 
 def mirror_files(card: Card, split: str, root: str | Path) -> list[Path]:
     """The data files of a split in a mirror; archives of pictures are not among them."""
-    folder = mirror(card, root)
-    return sorted({file for table in tables_of(card, split) for found in _table_files(card, table, folder)
+    opened = _files_of(card, split, mirror(card, root)).values()
+    return sorted({file for files in opened for found in files
                    for file in (sorted(found.rglob("*.arrow")) if found.is_dir() else [found])})
+
+
+def _files_of(card: Card, split: str, folder: Path) -> dict[Table, list[Path]]:
+    """The tables of a split and the files of each in a mirror; tables that would be the same files are one.
+
+    So a clone that has a single file for all variants of a question is not read once for each.
+    """
+    found: dict[tuple[Path, ...], Table] = {}
+    for table in tables_of(card, split):
+        found.setdefault(tuple(_table_files(card, table, folder)), table)
+    return {table: list(files) for files, table in found.items()}
 
 
 def fetch_hint(card: Card, root: str | Path = "ROOT") -> str:
@@ -113,6 +143,8 @@ def fetch_hint(card: Card, root: str | Path = "ROOT") -> str:
 
 
 def _table_files(card: Card, table: Table, folder: Path) -> list[Path]:
+    if table.clone is not None and (folder / table.clone).is_file():
+        return [folder / table.clone]
     if table.files is None:
         splits = {other.split for split in card.splits.values() for other in split.tables}
         return data_files(folder, table.split, table.config, known=splits | set(SPLITS))
@@ -126,16 +158,14 @@ def _open(card: Card, table: Table, folder: Path | None):
     is_mirrored = folder is not None
     if not is_mirrored and (table.files or table.archive):
         folder = _snapshot(card, [name for name in (table.files, table.archive) if name])
-    if is_mirrored or table.files:
-        tables = [open_table(file) for file in _table_files(card, table, folder)]
-    else:
-        tables = [_load(card, table)]
+    files = _table_files(card, table, folder) if is_mirrored or table.files else []
+    tables = [open_table(file) for file in files] or [_load(card, table)]
     names = list(dict.fromkeys(name for columns, _ in tables for name in columns))
 
     def read(wanted):
         rows = (row for columns, read in tables for row in read(columns))
         return ((number, where, values) for number, (_, where, values) in enumerate(rows, 1))
-    return names, read, _pictures(card, table, folder)
+    return names, read, _pictures(card, table, folder, [file.parent for file in files])
 
 
 def _load(card: Card, table: Table):
@@ -230,13 +260,16 @@ def scrubbed(text: str) -> str:
 
 # Pictures that rows name by a path
 
-def _pictures(card: Card, table: Table, folder: Path | None) -> Callable[[str], bytes]:
-    """Path as it stands in a row -> encoded bytes: from the table's archive, or from where that was unpacked."""
+def _pictures(card: Card, table: Table, folder: Path | None, beside: Sequence[Path]) -> Callable[[str], bytes]:
+    """Path as it stands in a row -> encoded bytes: from the table's archive, or from where that was unpacked.
+
+    Paths start at the table's own file, at the folder of the data set, or at one of the folders in it.
+    """
     if folder is None:
         return _no_picture
     if table.archive is not None and (archives := files_like(folder, table.archive)):
         return zip_reader(archives)
-    roots = [folder, *(child for child in sorted(folder.iterdir()) if child.is_dir())]
+    roots = [*beside, folder, *(child for child in sorted(folder.iterdir()) if child.is_dir())]
 
     def read(path: str) -> bytes:
         path = plain_path(path)
@@ -245,7 +278,10 @@ def _pictures(card: Card, table: Table, folder: Path | None) -> Callable[[str], 
         for tail in _tails(path):
             for root in roots:
                 if (root / tail).is_file():
-                    return read_image_file(str((root / tail).relative_to(folder)), folder)
+                    try:
+                        return read_image_file(str((root / tail).relative_to(folder)), folder)
+                    except UsageError as fault:             # its hints are about the user's own files
+                        raise hinted(fault, None) from None
         lacks = f"nor is {table.archive} there" if table.archive is not None else f"nothing like it under {folder}"
         raise UsageError("no such image file", expected=short(path, quote=False), found=lacks,
                          hint=fetch_hint(card, folder.parent) if table.archive is not None else None)

@@ -12,13 +12,16 @@ from functools import partial
 from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem, Region
-from ptdpo_cli.mathtext.braces import closing_brace
+from ptdpo_cli.datasets.answers import undressed, unboxed, valued
+from ptdpo_cli.datasets.fields import is_no_picture
 from ptdpo_cli.datasets.images import fetch_image, read_image_file
 from ptdpo_cli.datasets.layout import data_files
+from ptdpo_cli.datasets.mending import mended
 from ptdpo_cli.datasets.options import LETTERS
 from ptdpo_cli.datasets.reading import Reader, Row, did_you_mean, image_name, located, short
 from ptdpo_cli.datasets.tables import RawRow, open_table
 from ptdpo_cli.errors import UsageError
+from ptdpo_cli.mathtext.values import unwrapped
 
 # What a column may be called; where a file has several of one line, the first is taken.
 COLUMNS = {
@@ -44,7 +47,6 @@ COLUMNS = {
 _PLACEHOLDER = re.compile(r" ?<image(?:[_ ]\d+)?>")
 _MEDIA_NAME = re.compile(r"image|img|picture|photo|video|audio", re.IGNORECASE)
 _LETTER = re.compile(r"[\[(]?([A-Z])[\])]?[.:]?")
-_BOX = re.compile(r"\\boxed\s*\{")
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -135,10 +137,11 @@ def _row(row: RawRow, roles: dict, stem: str, read_image: Callable, origin: dict
     if said is None:
         return Row(where, problem_id, None, tuple(faults))
 
-    pictures = values.get("images") if isinstance(values.get("images"), list | None) else [values["images"]]
-    images = [attempt(_picture, value, k, read_image) for k, value in enumerate(pictures or (), 1)]
+    given = values.get("images") if isinstance(values.get("images"), list | None) else [values["images"]]
+    pictures = [value for value in given or () if not is_no_picture(value)]
+    images = [attempt(_picture, value, k, read_image) for k, value in enumerate(pictures, 1)]
     question = attempt(_question, values.get("question"), len(images))
-    answer = attempt(_answer, values.get("answer"))
+    answer = attempt(_text, values.get("answer"), "answer") or ""
     choices = attempt(_choices, values.get("choices"))
     given_type = attempt(_text, values.get("answer_type"), "answer type")
     if not faults:
@@ -147,15 +150,15 @@ def _row(row: RawRow, roles: dict, stem: str, read_image: Callable, origin: dict
     fields |= {name: text for name in _TEXTS if (text := attempt(_text, values.get(name), name))}
     if faults:
         return Row(where, problem_id, None, tuple(faults))
-    if answer_type == "choice" and choices:
+    if answer_type in ("choice", "set") and choices:
         question = with_choices(question, choices)
     problem = Problem(problem_id, question, tuple(images), answer, answer_type=answer_type, choices=choices,
                       **origin | fields)
-    return Row(where, problem_id, problem, files=tuple(_file(value) for value in pictures or ()))
+    return Row(where, problem_id, problem, files=tuple(map(_file, pictures)))
 
 
 def _text(value, name: str) -> str | None:
-    """A stripped string, a number as a string, or None."""
+    """A stripped string without what copying did to it, a number as a string, or None."""
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -165,7 +168,7 @@ def _text(value, name: str) -> str | None:
     if not isinstance(value, str):
         raise UsageError(f"the {name} has the wrong type", expected="text or a number",
                          found=f"{type(value).__name__} {short(value)}")
-    return value.strip()
+    return mended(value).strip()
 
 
 def _question(value, n_images: int) -> str:
@@ -181,14 +184,6 @@ def _question(value, n_images: int) -> str:
     if text and not question:
         raise UsageError("the question is only a placeholder", expected="text", found=short(text))
     return question
-
-
-def _answer(value) -> str:
-    r"""The answer; one that is wholly a `\boxed{…}` without it."""
-    answer = _text(value, "answer") or ""
-    box = _BOX.match(answer)
-    is_whole = box is not None and closing_brace(answer, box.end()) == len(answer) - 1
-    return answer[box.end() : -1].strip() if is_whole else answer
 
 
 def _choices(value) -> tuple[str, ...]:
@@ -208,12 +203,17 @@ def _choices(value) -> tuple[str, ...]:
 
 
 def _typed(answer: str, given: str | None, choices: tuple[str, ...]) -> tuple[str, str]:
-    """The answer and its type: what the row says, else a letter where there are choices, a number, or text.
+    """The answer and its type: what the row says, else a letter where there are choices, else by its form.
 
     With choices the answer may be a letter or an option's text; it becomes the letter.
     """
-    if given not in (None, "", "choice") or (given != "choice" and not choices):
-        return answer, given or _plain_type(answer)
+    if not answer:
+        return answer, given or "text"                      # said to be empty elsewhere
+    answer = undressed(unboxed(unwrapped(answer)))
+    if given not in (None, "", "choice"):
+        return answer, given
+    if given != "choice" and not choices:
+        return valued(answer)
     if not choices:
         return answer, "choice"
     letters = LETTERS[: len(choices)]
@@ -223,8 +223,6 @@ def _typed(answer: str, given: str | None, choices: tuple[str, ...]) -> tuple[st
     by_text = {letter for letter, is_same in zip(letters, same, strict=True) if is_same}
     if len(by_letter | by_text) == 1:
         return (by_letter | by_text).pop(), "choice"
-    if not answer:
-        return answer, "choice"                             # said to be empty elsewhere
     what = "the answer could be several of the choices" if by_letter | by_text else "the answer is none of the choices"
     raise UsageError(what, expected=f"a letter A to {letters[-1]}, or the text of one choice", found=short(answer),
                      hint="give the row an answer_type if it is no letter")
@@ -234,15 +232,6 @@ def _same_text(answer: str, choice: str, letter: str) -> bool:
     """Whether an answer is an option's text, whether or not the option begins with its own letter."""
     bare = re.sub(rf"^\(?{letter}[).:]\s*", "", choice)
     return answer.casefold() in (choice.casefold(), bare.casefold())
-
-
-def _plain_type(answer: str) -> str:
-    if re.fullmatch(r"[+-]?[0-9]+", answer):                # int() would also take 1_000 and other scripts' digits
-        return "integer"
-    try:
-        return "float" if math.isfinite(float(answer)) and "_" not in answer else "text"
-    except ValueError:
-        return "text"
 
 
 def with_choices(question: str, choices: tuple[str, ...]) -> str:

@@ -10,35 +10,34 @@ from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.answers import valued
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, mean_accuracy
-from ptdpo_cli.datasets.options import LETTERS, options_in
+from ptdpo_cli.datasets.options import chosen_inside
+from ptdpo_cli.datasets.reading import LeftOut
 
 CARD = Card(
     name="logicvista",
     hub="lscpku/LogicVista",
-    splits={"test": Split(448, (Table(split="test"),))},
+    splits={"test": Split(448, (Table(split="test", clone="data/dataset.json"),))},
     license="unknown",
     purpose="test",
     scoring="letter; several letters as a set",
     test="test",
     notes="The licence is unconfirmed. Options stand in the question, or only in the picture. The authors let a "
           "language model extract the letters.",
+    key="id",
+    repository="Yijia-Xiao/LogicVista",
 )
 SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
-_SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,;&]\s*|\s+and\s+|\s+)[A-Z])*", re.IGNORECASE)
 
 
 def problem(row: Mapping, place: Place) -> Problem:
     """A reference of several letters, "A, C", is a set; its letters are put in order."""
     question = fields.question(fields.text(row, "question"), (1,))
-    answer, answer_type = _reference(fields.text(row, "answer"))
-    choices = options_in(question)
-    if answer_type not in ("choice", "set") or not set(answer) - set(", ") <= set(LETTERS[:len(choices)]):
-        choices = ()
+    answer, answer_type, choices = _reference(fields.text(row, "answer"), question)
     skill = ", ".join(fields.texts(row, "skill")) if isinstance(row["skill"], list) else fields.text(row, "skill", "")
     return Problem(
         problem_id=f"logicvista/{fields.text(row, 'id')}",
         question=question,
-        images=fields.picture(row, "image"),
+        images=_named_picture(row) if "imagename" in row else fields.picture(row, "image"),
         answer=answer,
         answer_type=answer_type,
         choices=choices,
@@ -49,13 +48,18 @@ def problem(row: Mapping, place: Place) -> Problem:
     )
 
 
-def _reference(gold: str) -> tuple[str, str]:
-    """One letter, a set of letters, or (options may be numbered) a value."""
-    compact = re.fullmatch(r"[A-Z]{2,}", gold)
-    if compact is None and not _SEVERAL.fullmatch(gold.strip("(). ")):
-        return valued(gold)
-    letters = sorted(set(gold.upper() if compact else re.findall(r"\b[A-Z]\b", gold.upper())))
-    return ", ".join(letters), "choice" if len(letters) == 1 else "set"
+def _reference(gold: str, question: str) -> tuple[str, str, tuple[str, ...]]:
+    """One letter, a set of letters ("A, C" or "AC"), or (options may be numbered) a value."""
+    letters = ", ".join(gold) if re.fullmatch(r"[A-Z]{2,}", gold) else gold
+    try:
+        return chosen_inside(letters, question)
+    except LeftOut:
+        return *fields.reference(valued, gold), ()
+
+
+def _named_picture(row: Mapping) -> tuple[str, ...]:
+    """In the authors' repository a row names its file in the folder `images`."""
+    return tuple(f"images/{name}" for name in fields.picture(row, "imagename"))
 
 
 def scores(rows: Rows) -> dict:

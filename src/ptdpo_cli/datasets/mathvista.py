@@ -10,18 +10,23 @@ from ptdpo_cli.datasets.answers import valued
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, accuracy_by, grouped, mean_accuracy
 from ptdpo_cli.datasets.options import letter_of, listed
-from ptdpo_cli.datasets.reading import short
+from ptdpo_cli.datasets.reading import LeftOut, short
 from ptdpo_cli.errors import UsageError
 
 CARD = Card(
     name="mathvista",
     hub="AI4Math/MathVista",
-    splits={"testmini": Split(1000, (Table(split="testmini"),)), "test": Split(5141, (Table(split="test"),))},
+    splits={
+        "testmini": Split(1000, (Table(split="testmini", clone="data/testmini.json"),)),
+        "test": Split(5141, (Table(split="test"),)),
+    },
     license="cc-by-sa-4.0",
     purpose="test",
     scoring="letter; integer; float to the precision of the row; list",
     test="testmini",
     notes="The answers of test are withheld: its rows cannot be used.",
+    key="pid",
+    repository="lupantech/MathVista",
 )
 # Of a row and of its metadata: what the authors' table breaks the accuracy down by.
 _OF_ROW = ("question_type", "answer_type")
@@ -50,17 +55,17 @@ def problem(row: Mapping, place: Place) -> Problem:
     elif answer_type == "list":
         answer = gold
         if not isinstance(fields.literal(gold), list):
-            raise UsageError("the answer of type list is none", expected="such as [1, 2]", found=short(gold))
+            raise LeftOut("the answer of type list is none", expected="such as [1, 2]", found=short(gold))
         question += "\nGive a list, such as [1, 2, 3]."
     elif answer_type == "integer":
         answer = gold
     else:
-        answer, answer_type = valued(gold)
+        answer, answer_type = fields.reference(valued, gold)
     about = row["metadata"]
     return Problem(
         problem_id=f"mathvista/{pid}",
         question=question,
-        images=fields.picture(row, "decoded_image"),
+        images=fields.picture(row, fields.first_of(row, "decoded_image", "image")),
         answer=answer,
         answer_type=answer_type,
         choices=choices if kind == "multi_choice" else (),

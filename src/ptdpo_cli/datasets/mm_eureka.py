@@ -18,6 +18,7 @@ CARD = Card(
     purpose="train",
     scoring="letter, number or expression by value, or text, as the form of the answer says",
     train="train",
+    key="id",
     notes="Licence and number of rows are unconfirmed. Two layouts are read: `message`, a JSON text of chat messages "
           "with file:// addresses of pictures, and `conversations` with `image_urls`, as readers of the repository "
           "find it. The pictures are in K12.zip and MMPR.zip.",

@@ -17,6 +17,7 @@ CARD = Card(
     scoring="train: number or expression by value; test: letter",
     train="train",
     test="test",
+    key="id",
     notes="The licence is unconfirmed. test has 500 rows of each subject, its options inside the question. "
           "lmms-lab-encoder/k12 is another set, of 500 rows.",
 )

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets import fields
-from ptdpo_cli.datasets.answers import valued
+from ptdpo_cli.datasets.answers import choice_or_value
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, accuracy_by, mean_accuracy
-from ptdpo_cli.datasets.options import lettered, listed
-from ptdpo_cli.datasets.reading import short
+from ptdpo_cli.datasets.options import chosen, listed, unlabelled
+from ptdpo_cli.datasets.reading import LeftOut, short
 from ptdpo_cli.errors import UsageError
 
 CARD = Card(
@@ -25,6 +25,7 @@ CARD = Card(
     purpose="test",
     scoring="letter; of an open question the first of the accepted answers, by its type",
     test="validation",
+    key="id",
     notes="The merged copy of MMMU/MMMU, which has a config for each subject. Rows of test whose answer is '?' are "
           "withheld and cannot be used. The authors accept an open answer that occurs inside the response.",
 )
@@ -57,10 +58,10 @@ def problem(row: Mapping, place: Place) -> Problem:
     accepted: list[str] = []
     if fields.text(row, "question_type") == "multiple-choice":
         choices = image_options(row, tuple(images))
-        answer, answer_type = lettered(gold, choices), "choice"
+        answer, answer_type = chosen(gold, choices)
     else:
         accepted = _accepted(gold)
-        answer, answer_type = valued(accepted[0])
+        answer, answer_type, _ = fields.reference(lambda text: choice_or_value(text, ""), accepted[0])
     return Problem(
         problem_id=f"mmmu/{own_id}",
         question=listed(question, choices),
@@ -79,11 +80,11 @@ def problem(row: Mapping, place: Place) -> Problem:
 def image_options(row: Mapping, numbers: Sequence[int] | None) -> tuple[str, ...]:
     """The options of a string that holds a list; one that is a picture says which, as in "image 2".
 
-    `numbers` is as for `fields.naming`. Errors: UsageError if there are fewer than two options.
+    `numbers` is as for `fields.naming`. Errors: LeftOut if there are fewer than two options.
     """
-    choices = tuple(fields.naming(option, numbers) for option in fields.written_list(row, "options"))
+    choices = unlabelled([fields.naming(option, numbers) for option in fields.written_list(row, "options")])
     if len(choices) < 2:
-        raise UsageError("a multiple-choice question has fewer than two options", found=short(row["options"]))
+        raise LeftOut("a multiple-choice question has fewer than two options", found=short(row["options"]))
     return choices
 
 

@@ -8,7 +8,7 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.mmmu import image_options
-from ptdpo_cli.datasets.options import lettered, listed
+from ptdpo_cli.datasets.options import chosen, listed
 
 CARD = Card(
     name="mmmu-pro",
@@ -22,6 +22,7 @@ CARD = Card(
     purpose="test",
     scoring="letter, A to J",
     test="standard-10",
+    key="id",
     notes="The authors' figure is said to be the mean of standard-10 and vision (unconfirmed).",
 )
 _ASK = "Answer the multiple-choice question shown in the image with the letter of the right option."
@@ -39,12 +40,13 @@ def problem(row: Mapping, place: Place) -> Problem:
         choices = image_options(row, tuple(numbered))
         question = listed(fields.question(fields.text(row, "question"), tuple(numbered)), choices)
         images = tuple(numbered.values())
+    answer, answer_type = chosen(fields.text(row, "answer"), choices)
     return Problem(
         problem_id=f"mmmu-pro/{place.split}/{own_id}",
         question=question,
         images=images,
-        answer=lettered(fields.text(row, "answer"), choices),
-        answer_type="choice",
+        answer=answer,
+        answer_type=answer_type,
         choices=choices,
         family=f"mmmu-pro/{own_id}",
         category=fields.text(row, "subject", ""),

@@ -8,7 +8,7 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, accuracy_by, mean_accuracy
-from ptdpo_cli.datasets.options import LETTERS, lettered, options_in
+from ptdpo_cli.datasets.options import chosen_inside
 
 CARD = Card(
     name="mmstar",
@@ -18,6 +18,7 @@ CARD = Card(
     purpose="test",
     scoring="letter",
     test="val",
+    key="index",
     notes="No licence is given. Options stand inside the question.",
 )
 
@@ -25,15 +26,15 @@ CARD = Card(
 def problem(row: Mapping, place: Place) -> Problem:
     """`choices` are read from the question where they can be told for certain."""
     question = fields.question(fields.text(row, "question"), (1,))
-    answer, choices = lettered(fields.text(row, "answer"), ()), options_in(question)
+    answer, answer_type, choices = chosen_inside(fields.text(row, "answer"), question)
     category, part = fields.text(row, "category", ""), fields.text(row, "l2_category", "")
     return Problem(
         problem_id=f"mmstar/{fields.text(row, 'index')}",
         question=question,
         images=fields.picture(row, "image"),
         answer=answer,
-        answer_type="choice",
-        choices=choices if answer in LETTERS[:len(choices)] else (),
+        answer_type=answer_type,
+        choices=choices,
         category=category,
         metadata={"category": category, "l2_category": part},
         **fields.origin(CARD, place),

@@ -35,6 +35,7 @@ CARD = Card(
     purpose="test",
     scoring="letter, number or expression by value, or text, as the form of the answer says",
     test="all",
+    key="id",
     notes="Licences are those of the nine sets. Known from readers of the repository alone: the layout of rows, the "
           "paths of pictures, how many rows a part has. MathVista and MathVerse lack most free-form questions, "
           "MMMU-Pro is its split vision, We-Math has no keys and so none of its four metrics. Rows do not say "

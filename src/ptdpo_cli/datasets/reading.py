@@ -31,9 +31,16 @@ Check = Callable[[Sequence[Problem]], Iterable[tuple[Problem, UsageError]]]
 _CHECKED_TOGETHER = 4096        # answers that are checked at once, for some checks ask other processes
 
 
+class LeftOut(UsageError):
+    """Why a row of a public set is left out: the source itself is broken there.
+
+    It is no fault of the user's and stops nothing; such rows are counted and named.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as a problem, or what keeps it from being one.
+    """A row as a problem, or what keeps it from being one: faults, or the reason why it is left out.
 
     `where` is what a person calls it: "mine.jsonl, line 3"; `files` are the names of its pictures, where they have any.
     """
@@ -43,6 +50,7 @@ class Row:
     problem: Problem | None
     faults: tuple[UsageError, ...] = ()
     files: tuple[str | None, ...] = ()
+    left_out: LeftOut | None = None
 
 
 Reader = Callable[[], Iterator[Row]]
@@ -55,7 +63,10 @@ def rows_of(problems: Sequence[Problem]) -> Reader:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no problem, counted from 1 over the whole data set, and everything that is wrong with it."""
+    """A row that is no problem, counted from 1 over the whole data set, and everything that is wrong with it.
+
+    Rows that are left out are told in the same way.
+    """
 
     row: int
     where: str
@@ -70,15 +81,17 @@ class BadRow:
 class Loaded(Sequence[Problem]):
     """Problems that were looked at and are made anew whenever they are gone through; none is held.
 
-    `bad_rows` and the `excluded` are not among them; `unmatched` are ids to exclude that no row has.
+    The `bad_rows`, those that are `left_out` because their source is broken, and the `excluded` are not among them;
+    `unmatched` are ids to exclude that no row has.
     """
 
-    def __init__(self, reader: Reader, count: int, bad_rows: list[BadRow], excluded: dict[int, str],
-                 unmatched: list[str]):
+    def __init__(self, reader: Reader, count: int, bad_rows: list[BadRow], left_out: list[BadRow],
+                 excluded: dict[int, str], unmatched: list[str]):
         self._reader = reader
         self._count = count
-        self._left_out = {bad.row for bad in bad_rows} | excluded.keys()
+        self._passed_over = {row.row for row in (*bad_rows, *left_out)} | excluded.keys()
         self.bad_rows = bad_rows
+        self.left_out = left_out
         self.excluded = list(excluded.values())
         self.unmatched = unmatched
 
@@ -87,10 +100,11 @@ class Loaded(Sequence[Problem]):
 
     def __iter__(self) -> Iterator[Problem]:
         for number, row in enumerate(self._reader(), 1):
-            if number in self._left_out:
+            if number in self._passed_over:
                 continue
             if row.problem is None:
-                raise UsageError("the data has changed while it was read", found=describe(row.faults[0]),
+                fault = row.left_out or row.faults[0]
+                raise UsageError("the data has changed while it was read", found=describe(fault),
                                  hint="run the same command again")
             yield row.problem
 
@@ -102,8 +116,11 @@ class Loaded(Sequence[Problem]):
 
 
 def examine(reader: Reader, *, count: int | None = None, check: Check | None = None, exclude: Collection[str] = (),
-            max_pixels: int = MAX_PIXELS, decode: bool = True) -> Loaded:
+            max_pixels: int = MAX_PIXELS, decode: bool = True, public_hint: str | None = None) -> Loaded:
     """Go through the first `count` rows and find every fault; rows with an id in `exclude` are passed over.
+
+    `public_hint` is for rows that the user did not write: what can be done about a fault there, in place of mending it;
+    a reference that the check finds unfit then leaves its row out.
 
     Pictures are decoded by several threads (Pillow lets go of the interpreter's lock), each one once however many rows
     have it. In memory are the rows in flight, the ids, and a hash of each picture.
@@ -115,6 +132,7 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
     seen: dict[str, str] = {}
     exclude = frozenset(exclude)
     bad_rows: dict[int, BadRow] = {}
+    left_out: dict[int, BadRow] = {}
     excluded: dict[int, str] = {}
     asked: dict[int, tuple[Row, int]] = {}      # by the identity of what is checked
     n_rows = 0
@@ -127,13 +145,22 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
             earlier = bad_rows[number].faults if number in bad_rows else ()
             bad_rows[number] = BadRow(number, row.where, row.problem_id, (*earlier, *faults))
 
+    def told(fault: UsageError) -> UsageError:
+        return fault if public_hint is None else hinted(fault, public_hint)
+
+    def leave_out(number: int, row: Row, reason: UsageError) -> None:
+        left_out[number] = BadRow(number, row.where, row.problem_id, (reason,))
+
     def check_answers() -> None:
         while flying:           # what else is wrong with a row comes first
             land()
         stubs = [row.problem for row, _ in asked.values()]
         for problem, fault in check(stubs) if check is not None else ():
             row, number = asked[id(problem)]
-            is_bad(number, row, [fault])
+            if public_hint is None:
+                is_bad(number, row, [fault])
+            elif number not in bad_rows:
+                leave_out(number, row, fault)
         asked.clear()
 
     def land() -> None:
@@ -142,7 +169,7 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
             if digest in decoding:
                 verdicts[digest] = decoding.pop(digest).result()
             if fault := verdicts[digest]:
-                faults.append(located(fault, image_name(k, *row.files[k - 1 : k])))
+                faults.append(located(told(fault), image_name(k, *row.files[k - 1 : k])))
         is_bad(number, row, faults)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -151,18 +178,21 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
             if row.problem_id in exclude:
                 excluded[number] = row.problem_id
                 continue
+            if row.left_out is not None:
+                leave_out(number, row, row.left_out)
+                continue
             faults = list(row.faults)
             pictures = []
             if row.problem is not None:
-                faults += faults_of(row.problem)
+                faults += map(told, faults_of(row.problem))
                 for data in row.problem.images if decode else ():
                     digest = hashlib.sha256(data).digest()
                     pictures.append(digest)
                     if digest not in verdicts and digest not in decoding:
                         decoding[digest] = pool.submit(_decoding_fault, data, max_pixels)
             if row.problem_id in seen:
-                faults.append(UsageError("the problem id is taken", expected="a different id in every row",
-                                         found=f"{row.problem_id!r}, already in {seen[row.problem_id]}"))
+                faults.append(told(UsageError("the problem id is taken", expected="a different id in every row",
+                                              found=f"{row.problem_id!r}, already in {seen[row.problem_id]}")))
             elif row.problem_id:
                 seen[row.problem_id] = row.where
             row = replace(row, problem=None if row.problem is None else _without_bulk(row.problem))
@@ -174,9 +204,9 @@ def examine(reader: Reader, *, count: int | None = None, check: Check | None = N
             if len(asked) >= _CHECKED_TOGETHER:
                 check_answers()
         check_answers()
-    found = [bad_rows[number] for number in sorted(bad_rows)]
-    good = n_rows - len(found) - len(excluded)
-    return Loaded(rows, good, found, excluded, sorted(exclude - set(excluded.values())))
+    bad, broken = ([found[number] for number in sorted(found)] for found in (bad_rows, left_out))
+    good = n_rows - len(bad) - len(broken) - len(excluded)
+    return Loaded(rows, good, bad, broken, excluded, sorted(exclude - set(excluded.values())))
 
 
 def _without_bulk(problem: Problem) -> Problem:
@@ -222,6 +252,10 @@ def _text_fault(name: str, text: str) -> UsageError | None:
 
 def located(fault: UsageError, where: str) -> UsageError:
     return UsageError(f"{where}: {fault.what}", expected=fault.expected, found=fault.found, hint=fault.hint)
+
+
+def hinted(fault: UsageError, hint: str | None) -> UsageError:
+    return UsageError(fault.what, expected=fault.expected, found=fault.found, hint=hint)
 
 
 def image_name(k: int, file: str | None = None) -> str:

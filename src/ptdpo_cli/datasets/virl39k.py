@@ -16,6 +16,7 @@ CARD = Card(
     purpose="train",
     scoring="letter, number or expression by value, or text, as the form of the answer says",
     train="train",
+    key="qid",
     notes="Rows name their pictures by paths in images.zip, so that load_dataset cannot read the repository. "
           "metadata has the pass rates; a rate that is not in 0…1 is one that was not measured.",
 )
@@ -33,4 +34,5 @@ def problem(row: Mapping, place: Place) -> Problem:
 
 
 def _rate(value) -> float | None:
-    return value if isinstance(value, float) and 0 <= value <= 1 else None      # −1 and NaN: not measured
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= 1 else None              # −1 and NaN: not measured

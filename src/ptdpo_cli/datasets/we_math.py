@@ -9,18 +9,20 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.cards import Card, Place, Split, Table
 from ptdpo_cli.datasets.metrics import Rows, grouped, mean_accuracy
-from ptdpo_cli.datasets.options import lettered, listed, options_of
+from ptdpo_cli.datasets.options import chosen, listed, options_of
 from ptdpo_cli.errors import UsageError
 
 CARD = Card(
     name="we-math",
     hub="We-Math/We-Math",
-    splits={"testmini": Split(1740, (Table(split="testmini"),))},
+    splits={"testmini": Split(1740, (Table(split="testmini", clone="data/testmini.json"),))},
     license="cc-by-nc-4.0",
     purpose="test",
     scoring="letter; four metrics over 525 composite problems",
     test="testmini",
     notes="1,215 steps, 360 problems of two steps and 165 of three. A sample of the rows has no composites.",
+    key="ID",
+    repository="We-Math/We-Math",
 )
 _KEY = re.compile(r"([23])steps_([1-3]|multi)")
 
@@ -34,12 +36,13 @@ def problem(row: Mapping, place: Place) -> Problem:
                          found=key)
     choices = options_of(fields.text(row, "option"))
     question = fields.question(fields.text(row, "question"), (1,))
+    answer, answer_type = chosen(fields.text(row, "answer"), choices)
     return Problem(
         problem_id=f"we-math/{own_id}/{key}",
         question=listed(question, choices),
         images=fields.picture(row, "image_path"),
-        answer=lettered(fields.text(row, "answer"), choices),
-        answer_type="choice",
+        answer=answer,
+        answer_type=answer_type,
         choices=choices,
         family=f"we-math/{match[1]}steps/{own_id}",
         category=fields.text(row, "knowledge concept", ""),

@@ -9,7 +9,7 @@ from ptdpo_cli.mathtext.spelling import spelt
 from ptdpo_cli.mathtext.values import Bracketed, Named, Ratio, Scalar, Several, Statements, Text, Union, Value
 
 _INTEGER = re.compile(r"[-+ ]*[0-9](?:[0-9 ]*[0-9])?")
-_DECIMAL = re.compile(r"[-+ ]*[0-9 ]*\.[0-9]+")
+_DECIMAL = re.compile(r"[-+ ]*(?:[0-9 ]*\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)")
 _HALF_OPEN = (("(", "]"), ("[", ")"), ("[", "]"))
 # What `mathtext` declines and math-verify may read.
 _ALGEBRA = re.compile(

@@ -44,6 +44,7 @@ def render_data_sets(found: list[dict], console: Console) -> None:
 def check(recipe: Recipe, split: str | None = None) -> dict:
     """What is wrong with a recipe's training data, row by row, and what is in the rows that are good.
 
+    Rows of a public set that are left out, for their source is broken, are no faults.
     Errors: UsageError for what keeps all rows from being read: no such file, split or column.
     """
     data = recipe.data
@@ -53,8 +54,9 @@ def check(recipe: Recipe, split: str | None = None) -> dict:
     for problem in problems:
         summary.add(problem)
     return {
-        "data": name, "split": split, "rows": len(problems) + len(problems.bad_rows),
-        "bad_rows": [bad.to_dict() for bad in problems.bad_rows], "problems": len(problems),
+        "data": name, "split": split, "rows": len(problems) + len(problems.bad_rows) + len(problems.left_out),
+        "bad_rows": [bad.to_dict() for bad in problems.bad_rows],
+        "left_out": [row.to_dict() for row in problems.left_out], "problems": len(problems),
         **summary.result(),
     }
 
@@ -108,6 +110,10 @@ def render_check(found: dict, console: Console) -> None:
             line(f"{bad['where']}: {reason}")
     if found["bad_rows"]:
         line(f"{len(found['bad_rows']):,} of {found['rows']:,} rows are bad")
+    for row in found["left_out"]:
+        line(f"left out: {row['where']}: {'; '.join(row['reasons'])}")
+    if found["left_out"]:
+        line(f"{len(found['left_out']):,} of {found['rows']:,} rows are left out, for their source is broken")
     if not found["problems"]:
         return
     types = ", ".join(f"{n:,} {name}" for name, n in found["answer_types"].items())

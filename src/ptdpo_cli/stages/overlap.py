@@ -342,7 +342,7 @@ def _write(out: Path, train: str, tests: Sequence[str], train_side: Side, test_s
             lines.write(_line({"problem_id": rows[number].problem_id,
                                "because": f"{pair.kind}: {tests[test]} {other}, {_figures(pair)}"}))
     # An artifact has none: they were left out when it was made.
-    bad_rows = [len(getattr(source, "bad_rows", ())) for source in sources]
+    bad_rows = [len(getattr(source, "bad_rows", ())) + len(getattr(source, "left_out", ())) for source in sources]
     drawn = _draw(out, tests, found, sources, sheets)
     summary = {
         **settings,

@@ -17,13 +17,14 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact, Writer, sha256_of_file
 from ptdpo_cli.datasets import cards, default_split, is_for_test, load_problems
 from ptdpo_cli.datasets.hub import mirror_files
-from ptdpo_cli.datasets.reading import Loaded, read_ids
+from ptdpo_cli.datasets.reading import BadRow, Loaded, describe, read_ids
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.rewards import check_answers
 from ptdpo_cli.stages.plan import Plan
 
 BAD_ROWS = "bad_rows.jsonl"
+LEFT_OUT = "left_out.jsonl"         # rows of a public set whose source is broken
 EXCLUDE = "exclude"     # among a plan's inputs: the hash of the list of ids to leave out
 # What one shard holds at most; its pictures are in memory several times over while it is written.
 _SHARD_ROWS = 2048
@@ -106,14 +107,18 @@ def _shards(problems: Iterable[Problem]) -> Iterator[list[Problem]]:
 def _store_left_out(problems: Loaded, writer: Writer) -> dict[str, int]:
     """What was left out, and why; nothing where nothing was."""
     counts = {}
-    if problems.bad_rows:
-        lines = (json.dumps(bad.to_dict(), ensure_ascii=True) + "\n" for bad in problems.bad_rows)
-        (writer.path / BAD_ROWS).write_text("".join(lines))
-        writer.add_file(BAD_ROWS)
-        counts["skipped"] = len(problems.bad_rows)
+    for rows, file, name in ((problems.bad_rows, BAD_ROWS, "skipped"), (problems.left_out, LEFT_OUT, "left_out")):
+        if rows:
+            _store_rows(rows, writer, file)
+            counts[name] = len(rows)
     if problems.excluded:
         counts["excluded"] = len(problems.excluded)
     return counts
+
+
+def _store_rows(rows: list[BadRow], writer: Writer, file: str) -> None:
+    (writer.path / file).write_text("".join(json.dumps(row.to_dict(), ensure_ascii=True) + "\n" for row in rows))
+    writer.add_file(file)
 
 
 def load(recipe: Recipe, plan: Plan, *, say: Say = lambda text: None) -> Loaded:
@@ -130,12 +135,17 @@ def load(recipe: Recipe, plan: Plan, *, say: Say = lambda text: None) -> Loaded:
             **reading_options(recipe, section),
         )
     except UsageError as fault:
-        fault.hint = fault.hint or f"mend it, and check with `ptdpo data check {name}`"
+        mend = "" if name in cards() else "mend it, and "
+        fault.hint = fault.hint or f"{mend}check with `ptdpo data check {name}`"
         raise
     if problems.bad_rows:
         first = problems.bad_rows[0]
         say(f"{len(problems.bad_rows):,} bad rows of {name} left out (data.on_bad_row is skip), the first: "
             f"{first.where}: {first.faults[0].what}")
+    if problems.left_out:
+        first = problems.left_out[0]
+        say(f"{len(problems.left_out):,} rows of {name} left out, for their source is broken, the first: "
+            f"{first.where}: {describe(first.faults[0])}; `ptdpo data check {name}` names all")
     if problems.excluded:
         say(f"{len(problems.excluded):,} problems left out by {exclude}")
     if problems.unmatched:
