@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem, Region
-from ptdpo_cli.datasets.answers import undressed, unboxed, valued
+from ptdpo_cli.datasets.answers import unboxed, undressed, valued
 from ptdpo_cli.datasets.fields import is_no_picture
 from ptdpo_cli.datasets.images import fetch_image, read_image_file
 from ptdpo_cli.datasets.layout import data_files

@@ -35,12 +35,9 @@ _FUNCTIONS = {
     ) for name in names.split()
 }
 _INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan"}
-_LETTERS = {name: name for name in (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega vartheta ell varrho Upsilon"
-).split()}
-_MARKS = frozenset("vec overline widehat dot widetilde tilde overleftrightarrow overarc wideparen".split())
-_NAMES_OF_FIGURES = frozenset("angle triangle odot".split())
+_LETTERS = {name: name for name in ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "vartheta", "ell", "varrho", "Upsilon"]}
+_MARKS = frozenset(["vec", "overline", "widehat", "dot", "widetilde", "tilde", "overleftrightarrow", "overarc", "wideparen"])
+_NAMES_OF_FIGURES = frozenset(["angle", "triangle", "odot"])
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -329,7 +326,7 @@ class _Reader:
         """The text of an index, which is a part of a name."""
         if not self.takes("{"):
             kind, text = self.peek()
-            if kind == "number" and len(text) > 1 or kind == "word" and len(text) > 1:
+            if (kind == "number" and len(text) > 1) or (kind == "word" and len(text) > 1):
                 self.tokens[self.at: self.at + 1] = [(kind, text[0]), (kind, text[1:])]
                 text = text[0]
             if kind not in ("number", "word", "command"):
@@ -470,7 +467,7 @@ class _Reader:
         return kind in ("word", "command") and (text in _FUNCTIONS or text == "log")
 
 
-_WORDS = frozenset("the and or is are of to in if not for by no yes all any per was has an as at be do we it its but can".split())
+_WORDS = frozenset(["the", "and", "or", "is", "are", "of", "to", "in", "if", "not", "for", "by", "no", "yes", "all", "any", "per", "was", "has", "an", "as", "at", "be", "do", "we", "it", "its", "but", "can"])
 
 
 def _is_whole(node: Node) -> bool:
@@ -620,7 +617,7 @@ def _value(node: Node, point: _Point):
     if kind == "/":
         return values[0] / values[1]
     if kind == "^":
-        if values[0] == 0 and values[1] == 0 or abs(values[1]) > _MAX_EXPONENT:
+        if (values[0] == 0 and values[1] == 0) or abs(values[1]) > _MAX_EXPONENT:
             raise Unreadable("a power without a value")
         return mp.power(*values)
     if kind == "abs":

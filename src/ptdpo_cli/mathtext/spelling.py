@@ -16,8 +16,7 @@ MAX_CHARACTERS = 2000       # no answer is longer, and a longer text is left as 
 
 _GREEK = dict(zip(
     "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϑϵ",
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon varphi chi psi "
-    "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega phi vartheta epsilon".split(),
+    ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "phi", "vartheta", "epsilon"],
     strict=True,
 ))
 _SIGNS = (
@@ -79,12 +78,10 @@ _COMMANDS = {
 _TABLE = re.compile(r"\\begin\s?\{(?:[pbvBV]?matrix|smallmatrix|array|tabular)\}")     # its rows are no lines
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 # What a command's argument is set in: upright text, or nothing but dress.
-_UPRIGHT = frozenset("text textrm textnormal textup textsf texttt textbf textit mbox hbox mathrm mathsf mathtt operatorname "
-                     "emph ce textmd boldtext".split())
-_DRESS = frozenset("mathbf mathit mathcal mathbb mathfrak boldsymbol bm pmb mathop mathrel mathbin underline fbox boxed "
-                   "framebox uline bold number num ensuremath smash cancel mathnormal mathscr math underbar".split())
-_COLOURED = frozenset("color textcolor colorbox".split())
-_MEASURED = frozenset("SI qty quantity".split())
+_UPRIGHT = frozenset(["text", "textrm", "textnormal", "textup", "textsf", "texttt", "textbf", "textit", "mbox", "hbox", "mathrm", "mathsf", "mathtt", "operatorname", "emph", "ce", "textmd", "boldtext"])
+_DRESS = frozenset(["mathbf", "mathit", "mathcal", "mathbb", "mathfrak", "boldsymbol", "bm", "pmb", "mathop", "mathrel", "mathbin", "underline", "fbox", "boxed", "framebox", "uline", "bold", "number", "num", "ensuremath", "smash", "cancel", "mathnormal", "mathscr", "math", "underbar"])
+_COLOURED = frozenset(["color", "textcolor", "colorbox"])
+_MEASURED = frozenset(["SI", "qty", "quantity"])
 _THOUSANDS = re.compile(r"(?<=[0-9])\{,\}(?=[0-9]{3})")
 _POINT = re.compile(r"(?<=[0-9])\{\.\}(?=[0-9])")
 

@@ -163,7 +163,7 @@ def _read(text: str) -> Value:
         if len(boxes) == 1:
             return read(boxes[0])
         return Several(tuple(read(box) for box in boxes), order=re.search(r"\b(?:and|or)\b", text) is None)
-    if too_deep(text) or "\\begin" in text and (text := _lines_of_environment(text)) is None:
+    if too_deep(text) or ("\\begin" in text and (text := _lines_of_environment(text)) is None):
         return Text(original)
     spelling = _JOINING.sub(r" \1 ", spelt(text))
     if wording := _ALL_WORDS.fullmatch(spelling):
@@ -555,7 +555,7 @@ def _is_name(node: Node) -> bool:
     if kind in ("symbol", "call", "e"):
         return True
     if kind == "·":
-        return all(one[0] == "symbol" and _FIGURE.match(one[1]) or one[0] == "·" and _is_name(one) for one in node[1:])
+        return all((one[0] == "symbol" and _FIGURE.match(one[1])) or (one[0] == "·" and _is_name(one)) for one in node[1:])
     if kind in ("abs", "/") or kind.startswith("call "):
         return all(_is_name(one) for one in node[1:])
     return False
@@ -687,7 +687,12 @@ def _is_currency(text: str) -> bool:
     return text.count("$") % 2 == 1 and _CURRENCY.match(text.replace("\\$", "$")) is not None
 
 
+_DATE = re.compile(r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4}")
+
+
 def _scalar(text: str, at: At) -> Value | None:
+    if _DATE.fullmatch(text):
+        return None
     if "," in text:
         text = _THOUSANDS.sub("", text)
     unit = None

@@ -480,8 +480,7 @@ def _bare(answer: str, answer_type: str) -> str | None:
 
 
 _NUMBER_WORDS = dict(zip(
-    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty thirty forty fifty sixty".split(), (0, *range(2, 21), 30, 40, 50, 60), strict=True,
+    ["zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty"], (0, *range(2, 21), 30, 40, 50, 60), strict=True,
 ))
 _COUNTED = re.compile(r"\bthere (?:are|is|were|was|will be|would be) (?:only |exactly |a total of |about |approximately )?(?=\S)", re.IGNORECASE)
 _REASON = re.compile(r",? (?:because|since|as (?:it|the|there))\b", re.IGNORECASE)

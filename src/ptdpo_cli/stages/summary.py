@@ -12,8 +12,8 @@ import numpy as np
 
 from ptdpo_cli.datasets.catalog import ADAPTERS
 from ptdpo_cli.errors import UsageError
-from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.mathtext import words
+from ptdpo_cli.recipe import Recipe
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, majority_vote, mean_over_strata, pass_at_k
 
 GREEDY = -1                     # the sample number of the greedy answer
