@@ -40,7 +40,8 @@ _LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[,;、&]| and|, and)? ?[(\[]?[A-Z
 
 
 def extract(
-    text: str, ways: Sequence[str] = ("boxed",), *, choices: Sequence[str] = (), answer_type: str = "text"
+    text: str, ways: Sequence[str] = ("boxed",), *, choices: Sequence[str] = (), answer_type: str = "text",
+    reads: str = "answer",
 ) -> tuple[str, str] | None:
     r"""The answer and the way it was found, by the first way of `ways` that finds one; None where none does.
 
@@ -51,15 +52,16 @@ def extract(
     letter   choice and set alone: a letter that stands as a line's beginning or as its whole, or that alone is
              marked as in "(B)"; a list of all options is no answer, and neither is the article in "A triangle has …"
 
-    Only what follows the thought counts; a thought that never ends gives None. A box that never closes gives no box.
+    Only what follows the thought counts, and a thought that never ends gives None; with reads="text" all of the text
+    counts. A box that never closes gives no box.
     """
-    answer = after_thought(text)
+    answer = text if reads == "text" else after_thought(text)
     if answer is None:
         return None
     finders = {"boxed": _boxed, "tag": _tagged, "phrase": _stated}
     for way in ways:
         if way != "letter":
-            found = finders[way](answer)
+            found = finders[way](answer) if way in finders else None
         elif answer_type in ("choice", "set"):
             found = _lettered(answer, len(choices), several=answer_type == "set")
         else:
