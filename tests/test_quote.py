@@ -140,6 +140,7 @@ LONG = "word " * 80
         (says("none of it"), "no passage"),
         (says(LONG.strip()), "no passage"),                         # all of a long response is no answer
         (says("x" * 1_000_000), "no passage"),
+        (says('{"answer": "three metres", "why": "' + LONG * 6 + '"}'), "no passage"),
         (says('{"answer": ' * 100_000), "no passage"),
         (says("```" * 200_000), "no passage"),
         (says("three metres", finish_reason="length"), "cut"),
@@ -227,6 +228,8 @@ def test_quotes_and_nones_are_paid_for_once_and_failures_asked_again(cache):
         again = ask(stub, cache, *questions(3), retries=0)
     assert len(stub.bodies) == 4 and [quote.is_cached for quote in again] == [True, True, False]
     assert replace(again[0], is_cached=False) == first[0]
+    with sqlite3.connect(cache) as ledger:
+        assert ledger.execute("SELECT COUNT(*) FROM quotes").fetchone() == (2,)
 
 
 def test_what_was_quoted_before_an_interruption_is_kept(cache, monkeypatch):
@@ -572,6 +575,29 @@ def test_regrade_of_an_evaluation_takes_reads_and_reader(tmp_path, key):
     assert new.manifest.extra["reader"]["reported_models"] == []
     said = " ".join(done("compare", old, new.path).out.split())
     assert "answers are read from what follows the thought in A, from the whole text in B" in said
+
+
+def test_what_a_cut_response_says_counts_where_the_text_decides(tmp_path):
+    """At 22 tokens many responses lack only the end token behind their box."""
+    cut = ("--set", "rollout.max_new_tokens=22", "--set", "rollout.problems_per_iteration=40",
+           "--set", "eval.max_new_tokens=22")
+    for stage, section, kind in (("rollout", "reward", "rollouts"), ("eval", "eval", "evals")):
+        words = (stage, *TINY, "--run", tmp_path, "--policy", "tiny-base", *cut)
+        by_answer, by_text = (
+            Artifact.open(done(*words, "--set", f"{section}.reads={reads}").path)
+            for reads in ("answer", "text")
+        )
+        regraded = Artifact.open(done("regrade", by_answer.path, "--set", f"{section}.reads=text").path)
+        rows, texts, again = (one.table(kind).to_pylist() for one in (by_answer, by_text, regraded))
+        assert [row["text"] for row in rows] == [row["text"] for row in texts]
+        was_cut = [number for number, row in enumerate(rows) if row["finish_reason"] == "length"]
+        boxed = {number for number in was_cut if rows[number]["text"].endswith("}")}
+        assert {rows[number]["outcome"] for number in was_cut} == {"truncated"} and boxed
+        for number, row in enumerate(texts):
+            expected = {"right", "wrong"} if number in boxed else {rows[number]["outcome"]}
+            assert row["outcome"] in expected and row["format"] == rows[number]["format"]
+        assert any(texts[number]["outcome"] == "right" for number in boxed)
+        assert [row["outcome"] for row in again] == [row["outcome"] for row in texts]
 
 
 def test_hints_score_reads_as_a_rollout_does(tmp_path, key):

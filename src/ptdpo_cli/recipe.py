@@ -263,8 +263,7 @@ class RewardFunction(Section):
 
 
 class Reader(Section):
-    """A language model behind an OpenAI-compatible endpoint that quotes the answer where no rule reads one; for
-    rollouts and evaluations whose `extraction` ends with `model`."""
+    """The way `model`: a language model behind an OpenAI-compatible endpoint, which quotes answers no rule reads."""
 
     model: str
     """Its name there; kept in the artifact."""
