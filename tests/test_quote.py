@@ -96,6 +96,7 @@ def test_no_question_is_no_request_and_no_file(cache):
         ('"three metres"', ONE.response, "three metres"),
         ("“three metres.”", ONE.response, "three metres"),
         ("`three metres`", ONE.response, "three metres"),
+        ('"he" and "her"', 'It has to be "he" and "her" then', '"he" and "her"'),
         ('{"answer": "three metres"}', ONE.response, "three metres"),
         ('```json\n{"answer": "three metres"}\n```', ONE.response, "three metres"),
         ('Here it is:\n\n```\nthree metres\n```\n', ONE.response, "three metres"),

@@ -152,7 +152,7 @@ def _quote(reply: Reply, question: Question) -> Quote:
 
 _FENCED = re.compile(r"```[a-z]{0,20}\s+((?:(?!```).)+?)\s*```\Z", re.DOTALL)
 _ANSWER = re.compile(r'\{\s*"answer"\s*:\s*"(.*)"\s*,?\s*\}', re.DOTALL)
-_QUOTED = re.compile(r"""(?:"(.+)"|'(.+)'|`(.+)`|“(.+)”|‘(.+)’|«(.+)»|「(.+)」)""", re.DOTALL)
+_QUOTED = re.compile(r"""(?:"([^"]+)"|'([^']+)'|`([^`]+)`|“([^”]+)”|‘([^’]+)’|«([^»]+)»|「([^」]+)」)""")
 
 
 def _read(reply: str, question: Question) -> str | None:
@@ -177,11 +177,12 @@ def _spellings(text: str) -> Iterator[str]:
     if isinstance(value, dict) and "answer" in value:
         value = value["answer"]
         yield "NONE" if value is None else value if isinstance(value, str) else ""
+    inner = text
     if match := _ANSWER.fullmatch(text):        # with LaTeX in it: \f and \t would be control characters
-        text = match[1]
+        inner = match[1]
     elif match := _QUOTED.fullmatch(text):
-        text = next(filter(None, match.groups()))
-    for one in (text.removesuffix("."), text):
+        inner = next(filter(None, match.groups()))
+    for one in (inner.removesuffix("."), inner, text):
         yield one
         yield one.replace("\\\\", "\\")
 
