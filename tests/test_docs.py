@@ -22,7 +22,17 @@ from ptdpo_cli.artifacts import schemas
 from ptdpo_cli.artifacts.manifest import Manifest
 from ptdpo_cli.artifacts.tensors import offsets_of
 from ptdpo_cli.cli import app
-from ptdpo_cli.recipe import AttentionHints, ExpertHints, Judge, Overlong, Recipe, Repetition, RewardFunction, StepHints
+from ptdpo_cli.recipe import (
+    AttentionHints,
+    ExpertHints,
+    Judge,
+    Overlong,
+    Reader,
+    Recipe,
+    Repetition,
+    RewardFunction,
+    StepHints,
+)
 from ptdpo_cli.stages.sft import Phase, SftSettings, Share, Warmup
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -31,7 +41,10 @@ END = "...\n"        # YAML's, after a value that stands alone
 SFT = {"sft": SftSettings, "sft.warmup": Warmup, "sft.phases[]": Phase, "sft.phases[].mix[]": Share}
 # Sections that may be null or stand in a list: a table of their own, and a key in the section that holds them.
 INNER = {
-    "reward": {"reward.overlong": Overlong, "reward.repetition": Repetition, "reward.functions[]": RewardFunction},
+    "reward": {
+        "reward.overlong": Overlong, "reward.repetition": Repetition, "reward.functions[]": RewardFunction,
+        "reward.reader": Reader,
+    },
     "eval": {"eval.judge": Judge},
     "hints": {"hints.attention": AttentionHints, "hints.steps": StepHints, "hints.expert": ExpertHints},
 }

@@ -34,6 +34,7 @@ def answer(problem_id, sample, accuracy, extracted="7", **more) -> dict:
         "response_tokens": 10, "extracted": extracted, "answer": "7", "accuracy": accuracy, "format": 1.0,
         "source": "made-up", "family": "", "answer_type": "integer", "metadata": "{}", "extracted_by": "boxed",
         "outcome": "right" if accuracy else "wrong", "agreed": None, "published": None, "judge": None,
+        "reader": None,
     } | more
     assert row.keys() == set(EVALS.names)
     return row
@@ -85,7 +86,7 @@ def test_a_table_worked_out_by_hand():
     rates = {
         "extraction_failures": 2 / 12, "truncated": 0, "refused": 1 / 12, "timeout": 1 / 12, "error": 0,
         "unjudged": 1 / 12, "unjudged_answers": 1, "unscored": 3 / 12, "checked_twice": 4, "agreement": 3 / 4,
-        "response_tokens": (4 * 30 + 8 * 10) / 12,
+        "reader_failed": 0, "response_tokens": (4 * 30 + 8 * 10) / 12,
     }
     assert {name: sampled[name] for name in rates} == pytest.approx(rates)
     assert sampled["extracted_by"] == pytest.approx({"boxed": 8 / 12, "tag": 2 / 12})

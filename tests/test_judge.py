@@ -302,9 +302,9 @@ def test_a_verdict_is_paid_for_once_and_a_failure_is_asked_again(cache):
 
 def test_what_was_answered_before_an_interruption_is_kept(cache, monkeypatch):
     """Ctrl-C arrives with the fourth verdict: the three before it are on disk."""
-    import ptdpo_cli.rewards.judge as judge
+    import ptdpo_cli.endpoint as endpoint
 
-    real, count = judge.as_completed, []
+    real, count = endpoint.as_completed, []
 
     def interrupted(futures):
         for future in real(futures):
@@ -313,12 +313,12 @@ def test_what_was_answered_before_an_interruption_is_kept(cache, monkeypatch):
                 raise KeyboardInterrupt
             yield future
 
-    monkeypatch.setattr(judge, "as_completed", interrupted)
+    monkeypatch.setattr(endpoint, "as_completed", interrupted)
     with stub_judge(lambda number, body: says("right")) as stub:
         with pytest.raises(KeyboardInterrupt):
             ask(stub, cache, *questions(10), concurrency=1)
         asked = len(stub.bodies)
-        monkeypatch.setattr(judge, "as_completed", real)
+        monkeypatch.setattr(endpoint, "as_completed", real)
         verdicts = ask(stub, cache, *questions(10), concurrency=1)
     assert sum(verdict.is_cached for verdict in verdicts) == 3
     assert len(stub.bodies) == asked + 7

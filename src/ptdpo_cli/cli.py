@@ -72,15 +72,18 @@ JudgeUrl = Annotated[
 PolicyDir = Annotated[str | None, typer.Option("--policy", help="Model folder or hub id; default: the recipe's model.")]
 
 
-def _start(recipe, run, overrides, data, quiet, verbose):
-    """Recipe and run folder from the options; flags override --set, which overrides the file."""
+def _start(recipe, run, overrides, data, quiet, verbose, *, reader=None):
+    """Recipe and run folder from the options; flags override --set, which overrides the file.
+
+    `reader` is asked where the recipe names none.
+    """
     from ptdpo_cli.recipe import load_recipe
 
     console.Verbosity.quiet, console.Verbosity.verbose = quiet or not console.is_first_rank(), verbose
     if recipe is None and run is not None and (run / "recipe.yaml").is_file():
         recipe = run / "recipe.yaml"
     flags = _flags({"data.name": data})
-    loaded = load_recipe(recipe, [*(overrides or []), *flags])
+    loaded = load_recipe(recipe, [*(overrides or []), *flags], reader=reader)
     run = run or Path(loaded.run or "runs/default")
     console.detail(f"recipe {recipe or 'defaults'}, run {run}, seed {loaded.seed}, model {loaded.model.path}")
     return loaded, run
@@ -172,6 +175,13 @@ def _say_counts(text: str, artifact) -> None:
     """A part without shards counts nothing."""
     part = f"part {artifact.manifest.extra['part']}: " if "part" in artifact.manifest.extra else ""
     console.say(part + text.format_map(defaultdict(int, artifact.manifest.counts)))
+
+
+def _say_reader(artifact) -> None:
+    """What the way `model` of an extraction read, where there is one."""
+    if "reader_asked" in artifact.manifest.counts:
+        _say_counts("reader: asked about {reader_asked} responses: {reader_quoted} answers quoted, {reader_none} have "
+                    "none, {reader_failed} failures, {reader_requests} requests", artifact)
 
 
 def _report(artifact, *, done_before: bool, as_json: bool, **more) -> None:
@@ -314,6 +324,7 @@ def rollout(
     make = partial(make_rollouts, loaded, plan, book, open_engine(loaded, sampler), sampler)
     rollouts, done = _make(work, plan, part, make, force=force)
     _say_counts("{rollouts} rollouts of {problems} problems, {correct} correct", rollouts)
+    _say_reader(rollouts)
     _say_skipped(rollouts.manifest.counts, "problems")
     _report(rollouts, done_before=done, as_json=as_json)
 
@@ -525,6 +536,7 @@ def evaluate(
     elif not quiet:
         render_summary(summary, console.messages)
     _say_skipped(evals.manifest.counts, "problems")
+    _say_reader(evals)
     if loaded.eval.judge is not None:
         _say_counts("judge: {judged} answers judged, {unjudged} unjudged, {judge_requests} requests", evals)
     exported = []
@@ -599,6 +611,7 @@ def regrade(
     Example: `ptdpo regrade runs/tiny/evals --set eval.extraction=[boxed] --dry-run`
     """
     from ptdpo_cli.stages import regrade as stage
+    from ptdpo_cli.stages.quoting import former_reader
     from ptdpo_cli.stages.show import problems_of, run_of
 
     old = stage.open_graded(path)
@@ -606,12 +619,18 @@ def regrade(
     if recipe is None and not (run / "recipe.yaml").is_file():
         raise UsageError(f"{run} has no recipe.yaml, so there are no rules to apply", hint="name one: `--recipe FILE`")
     flags = _flags({"eval.judge.model": judge, "eval.judge.url": judge_url})
-    loaded, _ = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose)
+    reader = former_reader(old.manifest)
+    loaded, _ = _start(recipe, run, [*(overrides or []), *flags], None, quiet, verbose, reader=reader)
     if old.manifest.kind == "evals":
         loaded = stage.with_former_judge(loaded, old)
         if dry_run and loaded.eval.judge is not None:
             raise UsageError("a dry run asks no judge, so it cannot say what would change",
                              hint="leave out --dry-run; what the judge has said before costs nothing again")
+    extraction = (loaded.eval if old.manifest.kind == "evals" else loaded.reward).extraction
+    if dry_run and "model" in extraction:
+        raise UsageError("a dry run asks no model, so it cannot say what would change",
+                         hint="leave out --dry-run, or `model` out of the extraction; what the reader has said before "
+                         "costs nothing again")
     problems = problems_of(old)
     kind, plan = old.manifest.kind, stage.plan_regrade(loaded, old)
     before, answers = old.table(kind).to_pylist(), stage.answers_of(problems)
@@ -622,6 +641,7 @@ def regrade(
     with console.bar("regrade") as progress:
         artifact = stage.make_regraded(loaded, plan, old, problems, force=force, progress=progress)
     found = stage.changes(before, artifact.table(kind).to_pylist(), answers)
+    _say_reader(artifact)
     if not quiet:
         stage.render_changes(found, console.messages, limit=limit)
     _report(artifact, done_before=done, as_json=as_json, summary=artifact.manifest.extra.get("summary"), **found)

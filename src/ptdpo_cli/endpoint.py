@@ -1,4 +1,4 @@
-"""Asking a language model behind any endpoint that speaks OpenAI's `/chat/completions`; the judge and the expert do.
+"""Asking a language model behind any endpoint that speaks OpenAI's `/chat/completions`: judge, reader and expert do.
 
 One attempt gives a chat completion, or a fault; a fault that may pass is tried again after growing pauses, one that no
 other question would change (the key, the address, the model's name) stops the work.
@@ -14,8 +14,8 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -125,6 +125,51 @@ def ask(attempt: Callable[[], Reply], endpoint: Endpoint, stopping: threading.Ev
         if stopping.wait(max(pause_s, reply.pause_s)):
             break
     return replace(reply, requests=number + 1, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+
+
+def ask_each(
+    prompts: Mapping[str, str],
+    endpoint: Endpoint,
+    strict: Callable[[str, Reply], Reply],
+    keep: Callable[[str, Reply], None],
+    *,
+    max_tokens: int,
+) -> None:
+    """Put each prompt to the model, at temperature 0; `keep` takes the last reply to each, by its key, as they come.
+
+    `strict` is given what has a text, and gives it a fault where that is not what was asked for. The first prompt is
+    asked alone, to learn whether anybody is there, then the others.
+    Errors: PtdpoError when nobody answers the first, and as `open_client` and `post` have them.
+    """
+    if not prompts:
+        return
+    stopping = threading.Event()
+
+    def reply_to(client: httpx.Client, key: str) -> Reply:
+        messages = [{"role": "user", "content": prompts[key]}]
+
+        def attempt() -> Reply:
+            reply = post(client, endpoint, messages, temperature=0, max_tokens=max_tokens)
+            if reply.fault:
+                return reply
+            if reply.text is None:
+                return replace(reply, fault="a reply without text")
+            if reply.is_cut:
+                return replace(reply, fault=f"a reply cut at {max_tokens} tokens")
+            return strict(key, reply)
+
+        return ask(attempt, endpoint, stopping)
+
+    first, *others = prompts
+    with open_client(endpoint) as client:
+        reply = reply_to(client, first)
+        if reply.is_down:
+            raise does_not_answer(endpoint, reply.fault)
+        keep(first, reply)
+        with open_pool(endpoint.concurrency, stopping) as pool:
+            asked = {pool.submit(reply_to, client, key): key for key in others}
+            for future in as_completed(asked):
+                keep(asked[future], future.result())
 
 
 def post(client: httpx.Client, endpoint: Endpoint, messages: list[dict], **settings: object) -> Reply:

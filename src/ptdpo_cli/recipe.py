@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.models.prompt import DEFAULT_INSTRUCTION
@@ -216,7 +216,21 @@ class Rollout(Section):
     """Problems sampled together and finished together: the unit of work that a killed stage never repeats."""
 
 
-Extraction = Literal["boxed", "tag", "phrase", "letter"]
+def _model_last(ways: list[str]) -> list[str]:
+    if "model" in ways[:-1]:
+        last = [way for way in ways if way != "model"] + ["model"]
+        raise UsageError(
+            "a model is asked only about what no rule reads, so `model` must be the last way of an extraction",
+            expected=f"[{', '.join(last)}]",
+            found=f"[{', '.join(ways)}]",
+            hint="put `model` at the end, once",
+        )
+    return ways
+
+
+Way = Literal["boxed", "tag", "phrase", "letter", "yes-no", "option-text", "bare", "model"]
+Extraction = Annotated[list[Way], Field(min_length=1), AfterValidator(_model_last)]
+Reads = Literal["answer", "text"]
 
 
 class Overlong(Section):
@@ -248,6 +262,28 @@ class RewardFunction(Section):
     """Of what it returns."""
 
 
+class Reader(Section):
+    """The way `model`: a language model behind an OpenAI-compatible endpoint, which quotes answers no rule reads."""
+
+    model: str
+    """Its name there; kept in the artifact."""
+    url: str
+    """The endpoint, `http://localhost:8000/v1`."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself is never stored."""
+    concurrency: Positive = 8
+    """Requests at once."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Further attempts after a failure; then the response has no answer."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Of one request."""
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        return _plain_address(url, "reward.reader")
+
+
 class Reward(Section):
     """R = accuracy_weight · accuracy + format_weight · format + the terms below, each times its weight."""
 
@@ -261,9 +297,13 @@ class Reward(Section):
     """A penalty for repeated n-grams: `{weight: 0.1, ngram: 4}`; null: none."""
     functions: list[RewardFunction] = []
     """Your own: `[{function: "my_rewards:brevity", weight: 0.2}]`; they run in worker processes."""
-    extraction: Annotated[list[Extraction], Field(min_length=1)] = ["boxed"]
-    """Where an answer is looked for, in this order: the last box, `<answer>` tags, "the answer is", a choice's letter.
-    Paper: the box alone."""
+    extraction: Extraction = ["boxed"]
+    """Where an answer is looked for, in this order; docs/rewards.md has what each way takes. Paper: the box alone."""
+    reads: Reads = "answer"
+    """answer: what follows the thought of a response that ended; text: all of it, thought and truncated ones included,
+    as the released codes do."""
+    reader: Reader | None = None
+    """Who quotes the answer, where an extraction ends with `model`: `{model: …, url: …}`; null: nobody."""
     time_limit_s: Annotated[float, Field(gt=0)] = 5.0
     """Of one verdict or one call of a function of yours; then its worker process is killed, and the outcome is
     `timeout`."""
@@ -458,8 +498,11 @@ class Eval(Section):
     """Problems answered together and finished together."""
     bootstrap_resamples: Positive = 10_000
     """Draws for the 95 % interval."""
-    extraction: Annotated[list[Extraction], Field(min_length=1)] = ["boxed", "tag", "phrase", "letter"]
-    """Where an answer is looked for, in this order; the paper's benchmarks read the box alone."""
+    extraction: Extraction = ["boxed", "tag", "phrase", "letter", "yes-no", "option-text", "bare"]
+    """Where an answer is looked for, in this order; `reward.reader` serves `model`. The paper's benchmarks read the box
+    alone."""
+    reads: Reads = "answer"
+    """As `reward.reads`, for evaluations."""
     blind: bool = False
     """Without the pictures: what the questions alone give away."""
     judge: Judge | None = None
@@ -554,10 +597,31 @@ def recipes_folder() -> Path:
 _EXAMPLE = "a recipe to begin with: `recipes/tiny.yaml`"
 
 
-def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+def reader_of(reward: Reward, extraction: Sequence[str]) -> Reader | None:
+    """Who is asked about what these ways' rules do not read; None where `model` is none of them.
+
+    Errors: UsageError where it is, and the recipe does not say who.
+    """
+    if "model" not in extraction:
+        return None
+    if reward.reader is None:
+        raise UsageError(
+            "the extraction ends with `model`, and the recipe does not say which",
+            expected="reward.reader: {model: NAME, url: ADDRESS}",
+            found="reward.reader: null",
+            hint="`--set reward.reader.model=NAME --set reward.reader.url=http://localhost:8000/v1`, or leave `model` "
+            "out of reward.extraction and eval.extraction",
+        )
+    return reward.reader
+
+
+def load_recipe(
+    path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = (), *, reader: Reader | None = None
+) -> Recipe:
     """The recipe of a YAML file (None: all defaults) with `section.key=value` overrides; UsageError on any fault.
 
-    An override that names another data set drops the split that the file names beside its own.
+    An override that names another data set drops the split that the file names beside its own. `reader` stands in for
+    `reward.reader` where the recipe has none.
     """
     tree = _read_yaml(find_recipe(path)) if path is not None else {}
     if path is not None:
@@ -570,12 +634,17 @@ def load_recipe(path: str | Path | None = None, overrides: list[str] | tuple[str
         if name != named[section] and f"{section}.split" not in overridden and isinstance(tree.get(section), dict):
             tree[section].pop("split", None)
     try:
-        return _with_engine(Recipe.model_validate(tree))
+        recipe = _with_engine(Recipe.model_validate(tree))
     except ValidationError as error:
         raise UsageError(
             "\n".join(_explain(fault) for fault in error.errors()),
             hint="all keys and their defaults: `ptdpo build-hints --dry-run`",
         ) from None
+    if recipe.reward.reader is None:
+        recipe = recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"reader": reader})})
+    for extraction in (recipe.reward.extraction, recipe.eval.extraction):
+        reader_of(recipe.reward, extraction)
+    return recipe
 
 
 def _data_names(tree: dict) -> dict[str, object]:

@@ -122,10 +122,11 @@ ROLLOUTS = pa.schema([
     ("accuracy", pa.float32()),
     ("format", pa.float32()),
     ("reward", pa.float32()),
-    ("extracted_by", pa.string()),              # boxed, tag, phrase or letter; null: no answer could be read
+    ("extracted_by", pa.string()),              # a way of reward.extraction; null: no answer could be read
     ("outcome", pa.string()),                   # see OUTCOMES
     ("agreed", pa.bool_()),                     # whether a second, independent check agrees; null: none was made
     ("terms", pa.string()),                     # JSON: the other terms of the reward, before their weights
+    ("reader", pa.string()),                    # what the way `model` said, or why it failed; null: not asked
 ])
 # Beside each Parquet shard of rollouts, ragged over rollouts by `offsets` (R + 1):
 #   token_ids (N,) int32 · sampler_logprobs (N,) float32 · sampler_top_ids (N, K) int32, K = 0 when not asked for
@@ -167,6 +168,7 @@ EVALS = pa.schema([
     ("agreed", pa.bool_()),
     ("published", pa.float32()),                # by the data set's own published rule; null where it has none
     ("judge", pa.string()),                     # what the judge said, or why it failed; null: not asked
+    ("reader", pa.string()),                    # as in rollouts
 ])
 
 UTILITY = pa.schema([

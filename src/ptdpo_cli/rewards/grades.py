@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.rewards import workers
-from ptdpo_cli.rewards.extract import extract, is_refusal
+from ptdpo_cli.rewards.extract import after_thought, extract, is_refusal
 from ptdpo_cli.rewards.format import format_reward
 from ptdpo_cli.rewards.functions import Call, call_functions
 from ptdpo_cli.rewards.published import published
@@ -84,10 +84,14 @@ def grade_all(
     functions: Sequence[RewardFunction] = (),
     time_limit_s: float = 5.0,
     by_published: bool = False,
+    reads: str = "answer",
+    quote: Callable[[list[Response]], list[str | None]] | None = None,
 ) -> list[Grade]:
     """Grade responses, in order: R = accuracy_weight · accuracy + format_weight · format + Σ weight · term.
 
-    A truncated response has given no answer, whatever stands in it so far. The format is judged on its own.
+    A truncated response has given no answer, whatever stands in it so far, and what stands in a thought is none; with
+    reads="text" the text alone decides. The format is judged on its own. `quote` is called once, with the responses
+    that ended, do not decline, and say something after their thought that no rule reads (None: still no answer).
     `by_published` adds the verdict by the data set's own rule, which no reward depends on.
 
     Errors: UsageError for an answer of a problem that nothing can be compared with, even if nothing was extracted;
@@ -95,13 +99,17 @@ def grade_all(
     """
     found = [
         None
-        if response.is_truncated
+        if response.is_truncated and reads == "answer"
         else extract(
             response.text, extraction, choices=response.problem.choices, answer_type=response.problem.answer_type,
             n_values=n_values(response.problem.answer, response.problem.answer_type),
+            reads=reads,
         )
         for response in responses
     ]
+    if quote is not None and (unread := [i for i, one in enumerate(found) if one is None and _may_say(responses[i])]):
+        for index, text in zip(unread, quote([responses[i] for i in unread]), strict=True):
+            found[index] = None if text is None else (text, "model")
     texts = [None if one is None else one[0] for one in found]
     verdicts = _verdicts(responses, texts, time_limit_s)
     agreed = _second_checks(responses, texts, verdicts, time_limit_s)
@@ -182,6 +190,12 @@ def _without_signs(text: str) -> str:
     """A number as math-verify reads it: that % and ° are units and no factors, or 2e3 a number, is convention."""
     text = re.sub(r"\\?[%$€]|°|\^\{?\\circ\}?|\\,", "", expression(text))
     return re.sub(r"(?<=[0-9])[eE]([+-]?[0-9]+)", r"\\cdot 10^{\1}", text)
+
+
+def _may_say(response: Response) -> bool:
+    """Whether a response that no rule reads may have an answer in it."""
+    says = (after_thought(response.text) or "").strip()
+    return bool(says) and not response.is_truncated and not is_refusal(response.text)
 
 
 def _why_no_answer(response: Response) -> str:

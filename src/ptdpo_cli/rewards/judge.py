@@ -9,28 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ptdpo_cli.endpoint import (
-    Endpoint,
-    Ledger,
-    Reply,
-    ask,
-    does_not_answer,
-    open_client,
-    open_database,
-    open_pool,
-    post,
-    shown,
-)
-
-if TYPE_CHECKING:
-    import httpx
+from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.endpoint import Endpoint, Ledger, Reply, ask_each, open_database, shown
 
 PROMPT = """\
 Compare a student's answer to a question with the reference answer. The question may be about a picture that you do \
@@ -79,6 +63,13 @@ class Verdict:
     is_cached: bool = False
 
 
+def spelt_out(problem: Problem) -> str:
+    """The question with its choices, where they are not in it: letters mean nothing to who does not see the list."""
+    if all(text in problem.question for text in problem.choices):
+        return problem.question
+    return problem.question + "".join(f"\n{chr(ord('A') + at)}: {text}" for at, text in enumerate(problem.choices))
+
+
 def ending(text: str) -> str:
     """The end of a response after its thought, for want of an extracted answer; empty if the thought never ends."""
     answer = text.rpartition("</think>")[2]
@@ -99,14 +90,14 @@ def judge_all(questions: Sequence[Question], endpoint: Endpoint, *, cache: Path)
     with open_database(cache, what="the judge's verdicts", lost="its questions are then asked again") as database:
         ledger = Ledger(database, "verdicts", "verdict")
         verdicts = _kept(ledger, keys)
-        waiting = {key: one for key, one in zip(keys, questions, strict=True) if key not in verdicts}
+        waiting = {key: prompt_of(one) for key, one in zip(keys, questions, strict=True) if key not in verdicts}
 
-        def keep(key: str, verdict: Verdict) -> None:
-            verdicts[key] = verdict
+        def keep(key: str, reply: Reply) -> None:
+            verdicts[key] = verdict = _verdict(reply)
             if verdict.is_right is not None:
                 ledger.keep(key, asdict(replace(verdict, is_cached=True)))
 
-        _ask_all(waiting, endpoint, keep)
+        ask_each(waiting, endpoint, lambda _, reply: _strict(reply, endpoint), keep, max_tokens=_MAX_REPLY_TOKENS)
     return [verdicts[key] for key in keys]
 
 
@@ -133,44 +124,11 @@ def _kept(ledger: Ledger, keys: Sequence[str]) -> dict[str, Verdict]:
     return found
 
 
-def _ask_all(waiting: dict[str, Question], endpoint: Endpoint, keep: Callable[[str, Verdict], None]) -> None:
-    """Ask the first alone, to learn whether anybody is there, then the others; `keep` takes verdicts as they come."""
-    if not waiting:
-        return
-    stopping = threading.Event()
-    (first, question), *others = waiting.items()
-    with open_client(endpoint) as client:
-        reply = _ask(client, question, endpoint, stopping)
-        if reply.is_down:
-            raise does_not_answer(endpoint, reply.fault)
-        keep(first, _verdict(reply))
-        with open_pool(endpoint.concurrency, stopping) as pool:
-            asked = {pool.submit(_ask, client, question, endpoint, stopping): key for key, question in others}
-            for future in as_completed(asked):
-                keep(asked[future], _verdict(future.result()))
-
-
-def _ask(client: httpx.Client, question: Question, endpoint: Endpoint, stopping: threading.Event) -> Reply:
-    """A reply that is a verdict, or the fault of the last attempt."""
-    messages = [{"role": "user", "content": prompt_of(question)}]
-
-    def attempt() -> Reply:
-        return _strict(post(client, endpoint, messages, temperature=0, max_tokens=_MAX_REPLY_TOKENS), endpoint)
-
-    return ask(attempt, endpoint, stopping)
-
-
 def _strict(reply: Reply, endpoint: Endpoint) -> Reply:
     """The reply, at fault unless it is a verdict: nothing a judge says is taken for what it did not say."""
-    if reply.fault:
+    if _word(reply.text) in _WORDS:
         return reply
-    if reply.text is None:
-        return replace(reply, fault="a reply without text")
-    if reply.is_cut:
-        return replace(reply, fault=f"a reply cut at {_MAX_REPLY_TOKENS} tokens")
-    if _word(reply.text) not in _WORDS:
-        return replace(reply, fault=f"neither right nor wrong: {shown(reply.text, endpoint.api_key)!r}")
-    return reply
+    return replace(reply, fault=f"neither right nor wrong: {shown(reply.text, endpoint.api_key)!r}")
 
 
 def _word(text: str) -> str:

@@ -186,7 +186,8 @@ def ask_reference(
 ) -> dict:
     """What the reference answers when it reads a hint without picture and question, per role: see `against_chance`.
 
-    Refused hints are not asked about; those that reveal are, as a check that the probe can read anything at all.
+    Refused hints are not asked about; those that reveal are, as a check that the probe can read anything at all. Rules
+    alone read the answers.
     """
     asked = [one for one in audited if not one.is_refused]
     said: list[list[str | None]] = []
@@ -248,7 +249,8 @@ def _answers(
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
     drawn = sample_within_memory(engine, requests, sampling, stage="hints audit --probe", keys=_MEMORY_KEYS)
     problems = [one.problem for one in asked for _ in range(samples)]
-    return graded(drawn, problems, policy, recipe.reward, extraction=settings.extraction)
+    return graded(drawn, problems, policy, recipe.reward, extraction=settings.extraction, reads=settings.reads,
+                  quoting=None)
 
 
 def against_chance(

@@ -24,7 +24,9 @@ from ptdpo_cli.statistics import (
 )
 
 # What changes a verdict or a prompt and yet leaves the problems the same, with what an evaluation that lacks it had.
-_SETTINGS = {"extraction": ["boxed"], "judge": None, "blind": False}
+_SETTINGS = {"extraction": ["boxed"], "reads": "answer", "reader": None, "judge": None, "blind": False}
+
+_READ = {"answer": "what follows the thought", "text": "the whole text"}
 
 
 def compare(
@@ -70,8 +72,14 @@ def _require_same_problems(a: Artifact, b: Artifact) -> None:
 def _other_settings(a: Artifact, b: Artifact) -> dict:
     """Settings of verdicts and prompts in which two evaluations differ, as name -> [A's, B's]."""
     made_with = [artifact.manifest.section for artifact in (a, b)]
-    sections = [_SETTINGS | section.get("eval", {}) | {"judge": section.get("judge")} for section in made_with]
+    models = ("judge", "reader")
+    sections = [
+        _SETTINGS | section.get("eval", {}) | {name: section.get(name) for name in models} for section in made_with
+    ]
     pairs = {name: [section[name] for section in sections] for name in _SETTINGS}
+    readers = [reader and reader["model"] for reader in pairs["reader"]]
+    if None in readers or readers[0] == readers[1]:     # with one alone the extraction differs
+        del pairs["reader"]
     judges = [judge and (judge["model"], judge["answer_types"]) for judge in pairs["judge"]]    # not where it runs
     if judges[0] == judges[1]:
         del pairs["judge"]
@@ -212,6 +220,11 @@ def _difference_in(name: str, of_a: object, of_b: object, letter: str) -> str:
     if name == "judge":
         models = [judge["model"] if judge else "rules alone" for judge in (of_a, of_b)]
         return f"A and {letter} have different judges ({', '.join(models)}): part of the difference may be theirs"
+    if name == "reader":
+        models = [reader["model"] for reader in (of_a, of_b)]
+        return f"A and {letter} have different readers ({', '.join(models)}): part of the difference may be theirs"
+    if name == "reads":
+        return f"answers are read from {_READ[of_a]} in A, from {_READ[of_b]} in {letter}"
     orders = [", ".join(order) for order in (of_a, of_b)]
     return f"answers are looked for in different ways in A ({orders[0]}) and {letter} ({orders[1]})"
 

@@ -6,6 +6,7 @@ Reads problems and a policy; writes every prediction, and in the manifest the su
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from ptdpo_cli.stages.grading import graded
 from ptdpo_cli.stages.judging import judge_identity, judge_section, judged
 from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.quoting import Quoting, costs_of, open_quoting, reader_identity, reader_section
 from ptdpo_cli.stages.summary import GREEDY, summarise
 
 _MEMORY_KEYS = "eval.problems_per_shard, eval.samples or eval.max_new_tokens"
@@ -32,6 +34,7 @@ def plan_eval(
     section = {
         "eval": recipe.eval.model_dump(exclude={"judge"}),
         "judge": judge_section(recipe.eval.judge),
+        "reader": reader_section(recipe.reward, recipe.eval.extraction),
         "engine": recipe.rollout.engine,
         "prompt": recipe.prompt.model_dump(),
         "limit": limit,
@@ -72,8 +75,13 @@ def make_eval(
             if writer.needs_shard(shard):
                 asked = chosen[start : start + settings.problems_per_shard]
                 ids = book.fitting(asked)
-                rows = [row for greedy in (True, False) for row in _answers(recipe, book, engine, policy, ids, greedy)]
+                quoting = open_quoting(recipe.reward, settings.extraction, plan.run)
+                rows = [
+                    row for greedy in (True, False)
+                    for row in _answers(recipe, book, engine, policy, ids, quoting, greedy=greedy)
+                ]
                 rows, costs = judged(rows, book.problems, settings.judge, plan.run)
+                costs |= costs_of(quoting)
                 writer.write_shard(
                     shard,
                     tables={"evals": pa.Table.from_pylist(rows, schema=EVALS)},
@@ -83,10 +91,14 @@ def make_eval(
         if part is not None:
             return writer.finish()
         rows = writer.read_table("evals").to_pylist()
-        return writer.finish(extra={"summary": summarise(rows, recipe), **judge_identity(plan.section, rows)})
+        who = judge_identity(plan.section, rows) | reader_identity(plan.section, rows)
+        return writer.finish(extra={"summary": summarise(rows, recipe), **who})
 
 
-def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, problem_ids: list[str], greedy: bool):
+def _answers(
+    recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, problem_ids: list[str],
+    quoting: Quoting | None, *, greedy: bool,
+) -> Iterator[dict]:
     settings = recipe.eval
     numbers = ([GREEDY] if settings.greedy else []) if greedy else list(range(settings.samples))
     requests = [
@@ -100,7 +112,8 @@ def _answers(recipe: Recipe, book: PromptBook, engine: Engine, policy: Policy, p
     sampling = Sampling(settings.max_new_tokens, temperature, settings.top_p)
     samples = sample_within_memory(engine, requests, sampling, stage="eval", keys=_MEMORY_KEYS)
     problems = [book.problems[request.prompt.problem_id] for request in requests]
-    verdicts = graded(samples, problems, policy, recipe.reward, extraction=settings.extraction)
+    verdicts = graded(samples, problems, policy, recipe.reward, extraction=settings.extraction, reads=settings.reads,
+                      quoting=quoting)
     for index, (problem, verdict) in enumerate(zip(problems, verdicts, strict=True)):
         yield {**problem_columns(problem), "sample": numbers[index % len(numbers)], **verdict}
 

@@ -10,6 +10,7 @@ from ptdpo_cli.engines import Sample
 from ptdpo_cli.models.load import Policy
 from ptdpo_cli.recipe import Recipe, Reward
 from ptdpo_cli.rewards import Grade, Response, check_functions, grade_all
+from ptdpo_cli.stages.quoting import Quoting
 
 
 def graded(
@@ -19,22 +20,33 @@ def graded(
     reward: Reward,
     *,
     extraction: Sequence[str],
+    reads: str,
+    quoting: Quoting | None,
     max_new_tokens: int | None = None,
 ) -> list[dict]:
     """Each sample's text and the verdict on it; `problems` has the problem of each sample.
 
     In a rollout `max_new_tokens` is its limit; without it, as in an evaluation, accuracy and format alone count.
+    Without `quoting` the way `model` reads nothing.
     """
     texts = [policy.tokenizer.decode(sample.token_ids_T, skip_special_tokens=True) for sample in samples]
     responses = [
         Response(problem, text, sample.finish_reason == "length", len(sample.token_ids_T))
         for sample, problem, text in zip(samples, problems, texts, strict=True)
     ]
-    return columns(responses, grade_by(reward, responses, extraction=extraction, max_new_tokens=max_new_tokens))
+    grades = grade_by(reward, responses, extraction=extraction, reads=reads, quoting=quoting,
+                      max_new_tokens=max_new_tokens)
+    return columns(responses, grades, quoting)
 
 
 def grade_by(
-    reward: Reward, responses: Sequence[Response], *, extraction: Sequence[str], max_new_tokens: int | None = None
+    reward: Reward,
+    responses: Sequence[Response],
+    *,
+    extraction: Sequence[str],
+    reads: str = "answer",
+    quoting: Quoting | None = None,
+    max_new_tokens: int | None = None,
 ) -> list[Grade]:
     """Verdicts by a recipe's reward: its terms too if the rollouts' token limit is given, else the published rule's."""
     terms = {}
@@ -45,7 +57,9 @@ def grade_by(
         terms = {"overlong": overlong, "repetition": reward.repetition, "functions": reward.functions}
     return grade_all(
         responses,
-        extraction=extraction,
+        extraction=[way for way in extraction if way != "model"],
+        reads=reads,
+        quote=quoting,
         accuracy_weight=reward.accuracy_weight,
         format_weight=reward.format_weight,
         time_limit_s=reward.time_limit_s,
@@ -59,7 +73,7 @@ def require_functions(recipe: Recipe) -> None:
     check_functions([one.function for one in recipe.reward.functions])
 
 
-def columns(responses: Sequence[Response], grades: Sequence[Grade]) -> list[dict]:
+def columns(responses: Sequence[Response], grades: Sequence[Grade], quoting: Quoting | None) -> list[dict]:
     return [
         {
             "text": response.text,
@@ -72,6 +86,7 @@ def columns(responses: Sequence[Response], grades: Sequence[Grade]) -> list[dict
             "agreed": grade.agreed,
             "published": grade.published,
             "format": grade.format,
+            "reader": quoting and quoting.said(response, grade),
             "terms": json.dumps(grade.terms) if grade.terms else None,
             "reward": grade.reward,
         }

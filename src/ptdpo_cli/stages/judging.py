@@ -16,7 +16,7 @@ from pathlib import Path
 from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.recipe import Judge
-from ptdpo_cli.rewards.judge import PROMPT_HASH, Endpoint, Question, Verdict, ending, judge_all
+from ptdpo_cli.rewards.judge import PROMPT_HASH, Endpoint, Question, Verdict, ending, judge_all, spelt_out
 
 # How a judge is asked changes no verdict, so it is no part of an evaluation's key.
 _NOT_IN_KEY = {"key_variable", "concurrency", "retries", "timeout_s"}
@@ -74,14 +74,12 @@ def judge_identity(section: Mapping, rows: Iterable[Mapping]) -> dict:
 
 
 def _question(row: Mapping, problem: Problem) -> Question:
-    """Choices and their letters are spelt out on both sides: a letter means nothing to who does not see the list."""
+    """Choices and their letters are spelt out on both sides."""
     options = {chr(ord("A") + index): text for index, text in enumerate(problem.choices)}
-    is_listed = all(text in problem.question for text in problem.choices)
-    listed = "" if is_listed else "".join(f"\n{letter}: {text}" for letter, text in options.items())
     meant = [f"{letter}: {options[letter]}" for letter in re.findall(r"\b[A-Z]\b", problem.answer) if letter in options]
     reference = problem.answer + (f" ({'; '.join(meant)})" if meant else "")
     answer = row["extracted"] if row["extracted"] is not None else ending(row["text"])
-    return Question(problem.question + listed, reference, answer)
+    return Question(spelt_out(problem), reference, answer)
 
 
 def _columns(verdict: Verdict) -> dict:

@@ -120,11 +120,13 @@ def _extra(writer: Writer, first: Manifest) -> dict:
     if first.kind == "evals":
         from ptdpo_cli.recipe import Recipe
         from ptdpo_cli.stages.judging import judge_identity
+        from ptdpo_cli.stages.quoting import reader_identity
         from ptdpo_cli.stages.summary import summarise
 
         recipe = Recipe.model_validate({"seed": first.seed, "eval": first.section["eval"]})
         rows = writer.read_table("evals").to_pylist()
-        extra |= {"summary": summarise(rows, recipe), **judge_identity(first.section, rows)}
+        who = judge_identity(first.section, rows) | reader_identity(first.section, rows)
+        extra |= {"summary": summarise(rows, recipe), **who}
     if first.kind == "utility":
         from ptdpo_cli.stages.utility_summary import summarise_utility
 

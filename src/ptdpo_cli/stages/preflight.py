@@ -19,7 +19,7 @@ from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.engines.vllm import require_vllm
 from ptdpo_cli.errors import ArtifactError, PtdpoError
 from ptdpo_cli.models.load import Policy
-from ptdpo_cli.recipe import ExpertHints, Judge, Recipe
+from ptdpo_cli.recipe import ExpertHints, Judge, Reader, Recipe, reader_of
 from ptdpo_cli.stages import (
     build_hints,
     iterations,
@@ -100,7 +100,11 @@ def preflight(
     if stage == "eval" and (judge := recipe.eval.judge):
         judging.judge_section(judge)
         passed(f"judge {_named(judge)} (it was not asked)")
-    if recipe.rollout.engine == "vllm" and (stage in ("rollout", "eval") or (stage == "train" and rollouts is None)):
+    samples = stage in ("rollout", "eval") or (stage == "train" and rollouts is None)
+    extraction = (recipe.eval if stage == "eval" else recipe.reward).extraction
+    if samples and (reader := reader_of(recipe.reward, extraction)):
+        passed(f"reader {_named(reader)} (it was not asked)")
+    if recipe.rollout.engine == "vllm" and samples:
         require_vllm()
         passed("the engine vllm is installed")
     model = work.policy(policy or recipe.model.path)
@@ -179,7 +183,7 @@ class _Finished(workspace.Workspace):
             )
 
 
-def _named(endpoint: Judge | ExpertHints) -> str:
+def _named(endpoint: Judge | Reader | ExpertHints) -> str:
     """Who would be asked, and whether there is a key for it."""
     has_key = "its key" if os.environ.get(endpoint.key_variable) else "no key"
     return f"{endpoint.model} at {endpoint.url}, {has_key} in {endpoint.key_variable}"

@@ -26,6 +26,14 @@ from ptdpo_cli.stages.evaluate import problem_columns
 from ptdpo_cli.stages.grading import columns, grade_by
 from ptdpo_cli.stages.judging import NO_COSTS, former_judge, judge_identity, judge_section, judged
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.quoting import (
+    NO_QUOTES,
+    costs_of,
+    open_quoting,
+    reader_identity,
+    reader_section,
+    reward_section,
+)
 from ptdpo_cli.stages.show import run_of
 from ptdpo_cli.stages.summary import GREEDY, summarise
 
@@ -59,10 +67,12 @@ def with_former_judge(recipe: Recipe, old: Artifact) -> Recipe:
 
 def plan_regrade(recipe: Recipe, old: Artifact) -> Plan:
     """The same artifact under the recipe's reward and extraction, and for an evaluation its judge."""
-    manifest, rules = old.manifest, {"reward": recipe.reward.model_dump()}
+    manifest, rules = old.manifest, {"reward": reward_section(recipe.reward)}
     if manifest.kind == "evals":
-        rules["eval"] = manifest.section["eval"] | {"extraction": recipe.eval.extraction}
+        ways = {"extraction": recipe.eval.extraction, "reads": recipe.eval.reads}
+        rules["eval"] = manifest.section["eval"] | ways
         rules["judge"] = judge_section(recipe.eval.judge)
+        rules["reader"] = reader_section(recipe.reward, recipe.eval.extraction)
     return Plan(
         run_of(old),
         manifest.kind,
@@ -96,21 +106,22 @@ def make_regraded(
             if writer.needs_shard(shard):
                 rows, costs = regraded(recipe, old, by_id, shard)
                 if kind == "rollouts":
-                    costs = {"correct": sum(row["accuracy"] == 1 for row in rows)}
+                    costs |= {"correct": sum(row["accuracy"] == 1 for row in rows)}
                 table = pa.Table.from_pylist(rows, schema=TABLES[kind])
                 writer.write_shard(shard, tables={kind: table}, counts=costs, same_as=old)
         progress(old.shards(), old.shards(), "grading")
-        replaced = {"correct", *NO_COSTS}
+        replaced = {"correct", *NO_COSTS, *NO_QUOTES}
         counts = {name: value for name, value in old.manifest.counts.items() if name not in replaced}
         extra = dict(old.manifest.extra)
         if kind == "evals":
             rows = writer.read_table(kind).to_pylist()
-            extra = {"summary": summarise(rows, _summary_recipe(plan)), **judge_identity(plan.section, rows)}
+            who = judge_identity(plan.section, rows) | reader_identity(plan.section, rows)
+            extra = {"summary": summarise(rows, _summary_recipe(plan)), **who}
         return writer.finish(counts=counts, extra=extra)
 
 
 def regraded(recipe: Recipe, old: Artifact, problems: Mapping[str, Problem], shard: int) -> tuple[list[dict], dict]:
-    """The rows of a shard with new verdicts, and what these cost a judge."""
+    """The rows of a shard with new verdicts, and what these cost a reader and a judge."""
     manifest = old.manifest
     rows = old.shard_table(manifest.kind, shard).to_pylist()
     responses = [
@@ -119,14 +130,20 @@ def regraded(recipe: Recipe, old: Artifact, problems: Mapping[str, Problem], sha
     ]
     if manifest.kind == "rollouts":
         limit = manifest.section["rollout"]["max_new_tokens"]
-        grades = grade_by(recipe.reward, responses, extraction=recipe.reward.extraction, max_new_tokens=limit)
-        return [row | verdict for row, verdict in zip(rows, columns(responses, grades), strict=True)], {}
-    grades = grade_by(recipe.reward, responses, extraction=recipe.eval.extraction)
+        quoting = open_quoting(recipe.reward, recipe.reward.extraction, run_of(old))
+        grades = grade_by(recipe.reward, responses, extraction=recipe.reward.extraction, reads=recipe.reward.reads,
+                          quoting=quoting, max_new_tokens=limit)
+        verdicts = columns(responses, grades, quoting)
+        return [row | verdict for row, verdict in zip(rows, verdicts, strict=True)], costs_of(quoting)
+    quoting = open_quoting(recipe.reward, recipe.eval.extraction, run_of(old))
+    grades = grade_by(recipe.reward, responses, extraction=recipe.eval.extraction, reads=recipe.eval.reads,
+                      quoting=quoting)
     new = [
         row | problem_columns(response.problem) | {"judge": None} | verdict
-        for row, response, verdict in zip(rows, responses, columns(responses, grades), strict=True)
+        for row, response, verdict in zip(rows, responses, columns(responses, grades, quoting), strict=True)
     ]
-    return judged(new, problems, recipe.eval.judge, run_of(old))
+    rows, costs = judged(new, problems, recipe.eval.judge, run_of(old))
+    return rows, costs | costs_of(quoting)
 
 
 def preview(recipe: Recipe, old: Artifact, problems: Artifact) -> list[dict]:

@@ -24,6 +24,7 @@ from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.grading import graded
 from ptdpo_cli.stages.memory import sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.quoting import Quoting, costs_of, open_quoting, reward_section
 
 _MEMORY_KEYS = "rollout.problems_per_shard, rollout.rollouts_per_problem or rollout.max_new_tokens"
 
@@ -72,7 +73,7 @@ def plan_rollout(
     section = {
         "rollout": recipe.rollout.model_dump(),
         "prompt": recipe.prompt.model_dump(),
-        "reward": recipe.reward.model_dump(),
+        "reward": reward_section(recipe.reward),
         "top_ids": recipe.teacher.top_k if recipe.needs_teacher else 0,
         "iteration": iteration,
         "limit": limit,
@@ -122,7 +123,8 @@ def make_rollouts(
                 for g in range(n_rollouts)
             ]
             samples = sample_within_memory(engine, requests, sampling, stage="rollout", keys=_MEMORY_KEYS)
-            rows = _rows(recipe, book, requests, samples, policy)
+            quoting = open_quoting(recipe.reward, recipe.reward.extraction, plan.run)
+            rows = _rows(recipe, book, requests, samples, policy, quoting)
             writer.write_shard(
                 shard,
                 tables={"rollouts": pa.Table.from_pylist(rows, schema=ROLLOUTS)},
@@ -134,6 +136,7 @@ def make_rollouts(
                     "correct": sum(row["accuracy"] == 1 for row in rows),
                     "truncated": sum(row["finish_reason"] == "length" for row in rows),
                     "skipped": len(asked) - len(ids),
+                    **costs_of(quoting),
                 },
             )
         progress(len(chosen), len(chosen), "sampling")
@@ -141,13 +144,14 @@ def make_rollouts(
 
 
 def _rows(
-    recipe: Recipe, book: PromptBook, requests: list[Request], samples: list[Sample], policy: Policy
+    recipe: Recipe, book: PromptBook, requests: list[Request], samples: list[Sample], policy: Policy,
+    quoting: Quoting | None,
 ) -> list[dict]:
     problems = [book.problems[request.prompt.problem_id] for request in requests]
     for problem, sample in zip(problems, samples, strict=True):
         refuse_media_tokens(sample.token_ids_T, policy, where=problem.problem_id)
     verdicts = graded(samples, problems, policy, recipe.reward, extraction=recipe.reward.extraction,
-                      max_new_tokens=recipe.rollout.max_new_tokens)
+                      reads=recipe.reward.reads, quoting=quoting, max_new_tokens=recipe.rollout.max_new_tokens)
     rows = []
     for index, (request, verdict) in enumerate(zip(requests, verdicts, strict=True)):
         problem_id, rollout = request.prompt.problem_id, index % recipe.rollout.rollouts_per_problem

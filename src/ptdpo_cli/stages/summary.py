@@ -14,6 +14,7 @@ from ptdpo_cli.datasets.catalog import ADAPTERS
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import words
 from ptdpo_cli.recipe import Recipe
+from ptdpo_cli.stages.quoting import has_failed
 from ptdpo_cli.statistics import bootstrap_interval, majority_baseline, majority_vote, mean_over_strata, pass_at_k
 
 GREEDY = -1                     # the sample number of the greedy answer
@@ -198,6 +199,7 @@ def _rates(rows: Sequence[Mapping]) -> dict:
         "timeout": outcomes["timeout"] / n,
         "error": outcomes["error"] / n,
         "unjudged": sum(row["accuracy"] is None for row in rows) / n,
+        "reader_failed": sum(has_failed(row.get("reader")) for row in rows) / n,
         "unscored": sum(map(_is_unscored, rows)) / n,
         "unjudged_answers": sum(row["accuracy"] is None for row in rows),
         "checked_twice": len(checked),

@@ -21,9 +21,10 @@ _RATES = {
     "refused": ("refused",),
     "verdict failed": ("timeout", "error"),
     "unjudged": ("unjudged",),
+    "reader failed": ("reader_failed",),
     "second check agrees": ("agreement",),
 }
-_UNUSUAL = ("refused", "verdict failed", "unjudged")       # left out where they are 0 everywhere
+_UNUSUAL = ("refused", "verdict failed", "unjudged", "reader failed")       # left out where they are 0 everywhere
 
 
 def render_summary(summary: dict, console: Console) -> None:
@@ -122,7 +123,7 @@ def _rates_to_show(figures: Sequence[dict]) -> list[str]:
 
 
 def _rate(figures: dict, title: str) -> float | None:
-    rates = [figures[name] for name in _RATES[title]]
+    rates = [figures.get(name) for name in _RATES[title]]     # an older summary lacks some
     return None if None in rates else sum(rates)
 
 

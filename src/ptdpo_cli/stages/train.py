@@ -36,6 +36,7 @@ from ptdpo_cli.stages.grading import require_functions
 from ptdpo_cli.stages.metrics import MetricsLog, require_trackers
 from ptdpo_cli.stages.mismatch import correct_mismatch
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.quoting import reward_section
 from ptdpo_cli.stages.rollout import Rollout, indices_by_problem, make_rollouts, plan_rollout, read_rollouts
 from ptdpo_cli.stages.score_ref import Score, make_scores, plan_score_ref, read_scores
 from ptdpo_cli.stages.together import made_together
@@ -97,8 +98,12 @@ def train_iteration(
         name: float(np.mean([s[name] for s in steps if name in s]))
         for name in dict.fromkeys(k for s in steps for k in s)
     }
-    skipped = rollouts.manifest.counts.get("skipped", 0)
-    return batch_metrics(flat) | metrics | mismatch | ({"prompts_skipped": skipped} if skipped else {})
+    counts, rare = rollouts.manifest.counts, {}
+    if skipped := counts.get("skipped", 0):
+        rare["prompts_skipped"] = skipped
+    if counts.get("reader_asked"):
+        rare |= {f"reader/{name}": counts[f"reader_{name}"] / len(flat) for name in ("quoted", "failed")}
+    return batch_metrics(flat) | metrics | mismatch | rare
 
 
 def _step(
@@ -244,7 +249,7 @@ def train_section(recipe: Recipe) -> dict:
         "lora": recipe.lora.model_dump() if recipe.lora.rank else None,
         "rollout": recipe.rollout.model_dump(),
         "prompt": recipe.prompt.model_dump(),
-        "reward": recipe.reward.model_dump(),
+        "reward": reward_section(recipe.reward),
         "teacher": recipe.teacher.model_dump() if recipe.needs_teacher else None,
     }
 

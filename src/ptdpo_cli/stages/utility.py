@@ -29,12 +29,14 @@ from ptdpo_cli.stages.contexts import PromptBook
 from ptdpo_cli.stages.grading import graded
 from ptdpo_cli.stages.memory import memory_for, sample_within_memory
 from ptdpo_cli.stages.plan import Plan, Progress, no_progress
+from ptdpo_cli.stages.quoting import Quoting, costs_of, open_quoting, reward_section
 from ptdpo_cli.stages.rollout import refuse_media_tokens
 from ptdpo_cli.stages.utility_summary import summarise_utility
 
 # How sampling is cut and by what engine: other values give other draws, but measure the same.
 PLACEMENT = ("engine", "problems_per_shard")
 _SAMPLING = {"temperature", "top_p", "max_new_tokens", *PLACEMENT}
+_READING = {"extraction", "reads", "reader", "time_limit_s"}
 _NOT_READ = {"top_k", "max_group_accuracy", "rollouts"}     # of the teacher: no matter of what it reads
 _SAMPLER_KEYS = "rollout.problems_per_shard, --n or rollout.max_new_tokens"
 _SCORING_KEYS = "train.tokens_per_micro_batch or train.logits_per_chunk"
@@ -65,7 +67,7 @@ def plan_utility(
         "limit": limit,
         "rollout": recipe.rollout.model_dump(include=_SAMPLING),
         "prompt": recipe.prompt.model_dump(),
-        "reward": recipe.reward.model_dump(include={"extraction", "time_limit_s"}),
+        "reward": {name: value for name, value in reward_section(recipe.reward).items() if name in _READING},
         "teacher": recipe.teacher.model_dump(exclude=_NOT_READ),
     }
     return Plan(
@@ -106,7 +108,9 @@ def make_utility(
             if writer.needs_shard(shard):
                 asked = chosen[start : start + size]
                 ids = book.fitting(book.fitting(asked), teacher=True)
-                rows = measure(recipe, book, engine, reference, ids, samples=plan.section["samples"]) if ids else []
+                quoting = open_quoting(recipe.reward, recipe.reward.extraction, plan.run)
+                samples = plan.section["samples"]
+                rows = measure(recipe, book, engine, reference, ids, quoting, samples=samples) if ids else []
                 writer.write_shard(
                     shard,
                     tables={"utility": pa.Table.from_pylist(rows, schema=UTILITY)},
@@ -116,6 +120,7 @@ def make_utility(
                         "plain_correct": sum(row["plain_correct"] for row in rows),
                         "hinted_correct": sum(row["hinted_correct"] for row in rows),
                         "skipped": len(asked) - len(ids),
+                        **costs_of(quoting),
                     },
                 )
         progress(len(chosen), len(chosen), "measuring")
@@ -126,7 +131,8 @@ def make_utility(
 
 
 def measure(
-    recipe: Recipe, book: PromptBook, engine: Engine, reference: Policy, problem_ids: Sequence[str], *, samples: int
+    recipe: Recipe, book: PromptBook, engine: Engine, reference: Policy, problem_ids: Sequence[str],
+    quoting: Quoting | None = None, *, samples: int,
 ) -> list[dict]:
     """The rows of these problems: their answers without the hint and with it, and what it does to the former's tokens.
 
@@ -136,7 +142,9 @@ def measure(
         side: [prompt for prompt in of_all for _ in range(samples)]
         for side, of_all in (("plain", book.students(problem_ids)), ("hinted", book.teachers(problem_ids)))
     }
-    found = {side: _answers(recipe, book, engine, reference, some, samples) for side, some in prompts.items()}
+    found = {
+        side: _answers(recipe, book, engine, reference, some, samples, quoting) for side, some in prompts.items()
+    }
     plain, _ = found["plain"]
     changes = distribution_changes(recipe, reference, prompts["plain"], prompts["hinted"], plain)
     rows = []
@@ -160,7 +168,8 @@ def measure(
 
 
 def _answers(
-    recipe: Recipe, book: PromptBook, engine: Engine, reference: Policy, prompts: list[Prompt], n: int
+    recipe: Recipe, book: PromptBook, engine: Engine, reference: Policy, prompts: list[Prompt], n: int,
+    quoting: Quoting | None,
 ) -> tuple[list[Sample], list[bool]]:
     """One answer per prompt, of which each stands there n times, and whether it is right."""
     requests = [
@@ -175,8 +184,8 @@ def _answers(
     problems = [book.problems[prompt.problem_id] for prompt in prompts]
     # Accuracy as in a rollout; the other terms of a reward say nothing of it.
     rules = recipe.reward.model_copy(update={"overlong": None, "repetition": None, "functions": []})
-    verdicts = graded(samples, problems, reference, rules, extraction=rules.extraction,
-                      max_new_tokens=settings.max_new_tokens)
+    verdicts = graded(samples, problems, reference, rules, extraction=rules.extraction, reads=rules.reads,
+                      quoting=quoting, max_new_tokens=settings.max_new_tokens)
     return samples, [verdict["accuracy"] == 1 for verdict in verdicts]
 
 
