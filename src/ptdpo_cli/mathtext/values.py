@@ -386,7 +386,8 @@ def _commas(text: str, at: At) -> Value | None:
     parts = [part for part in parts if part.strip()]
     if any(part.strip().startswith("and ") for part in parts):
         parts = [part.strip().removeprefix("and ") for part in parts]
-    found = _flat(_several(parts, at, order=False), "" if "," in text else "and")
+    goes_on = r"\ldots" in text     # a sequence, whose order is its meaning
+    found = _flat(_several(parts, at, order=goes_on), "" if "," in text else "and")
     return found and _with_one_name(found)
 
 
@@ -540,8 +541,8 @@ def _name(text: str) -> Node | str | None:
         return node if _is_name(node) else None
     if _WORDS_NAME.fullmatch(words):
         return words
-    if (terms := split_at(text, ":"))[1:] and all(_name(term) for term in terms):
-        return words
+    if (terms := split_at(text, ":"))[1:] and all(names := [_name(term) for term in terms]):
+        return ("/", *names) if len(names) == 2 and all(isinstance(name, tuple) for name in names) else words
     if text[:1] == "(" and text[-1:] == ")" and all(isinstance(_name(one), tuple) for one in split_at(text[1:-1], ",")):
         return words
     return None

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from string import ascii_uppercase
 
-from ptdpo_cli.mathtext import Value, plain, read, same, squeezed
+from ptdpo_cli.mathtext import Value, plain, read, same, spelt, squeezed
 from ptdpo_cli.mathtext.values import Scalar, Text
 
 LETTERS = "ABCDEFGHIJ"          # those of a problem whose options are not known
 
 _STATEMENT = re.compile(
-    r"(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:(?:final|correct|right|best) )?(?:answers?|options?|choices?)"
+    r"\A(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:(?:final|correct|right|best) )?(?:answers?|options?|choices?)"
     r"(?: (?:is|are))?(?: (?:therefore|thus|hence|clearly|then))?,? ?:? ",
     re.IGNORECASE,
 )
@@ -21,6 +21,11 @@ _BARE = re.compile(r"(?:(?:option|choice|answer|statement) ?:? ?)?[(\[{<]?[ ]?([
 _LETTERED = re.compile(
     r"(?:option |choice )?(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])(?:[.:)、,;]| [-–—=](?= )| ?(?=[(\[$\\])| (?=[-+.0-9$€£])))[.:,)]?\s*(\S.*)",
     re.DOTALL | re.IGNORECASE,
+)
+
+
+_LETTER_BEHIND = re.compile(
+    r"(.{1,80}?)[,;]? ?(?:(?:i\.e\.|that is|which is|so|hence|namely),? )?(?:\((?:option |choice )?([A-Za-z])\)|\(?(?:option|choice) \(?([A-Za-z])\)?\)?)\.?"
 )
 
 
@@ -59,9 +64,17 @@ def named_options(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
     options = options_of(tuple(choices))
     if (found := _by_text(text, options)) is not None:
         return letters[found], False
-    match = _LETTERED.fullmatch(_STATEMENT.sub("", _unmarked(text), count=1)) if len(text) < 600 else None
-    if match:
+    stated = _STATEMENT.sub("", _unmarked(text), count=1) if len(text) < 600 else ""
+    if behind := _LETTER_BEHIND.fullmatch(stated):      # "5 cm, i.e. option B"
+        said = _by_text(behind[1], options) if choices else None
+        said = _by_value(behind[1], options) if said is None and choices else said
+        letter = (behind[2] or behind[3]).upper()
+        if said is not None and letter in letters:
+            return (letter, False) if letters[said] == letter else (None, True)
+    if match := _LETTERED.fullmatch(stated):
         letter, rest = (match[1] or match[2]).upper(), match[3]
+        if raw := _LETTERED.fullmatch(_STATEMENT.sub("", spelt(text).strip("*`'\"“” "), count=1)):
+            rest = raw[3]       # with its LaTeX
         if letter not in letters:
             return None, False
         rest = rest[1:-1] if re.fullmatch(r"\([^()]*\)|\[[^\[\]]*\]", rest) else rest

@@ -39,14 +39,14 @@ _PHRASE = re.compile(
 )
 # A sentence ends at a full stop that is followed by a space, at the line's end, or where it begins to explain.
 _END = re.compile(
-    r"[.!?](?=\s|$)|[。！？\n；]|，(?=[^A-Z0-9])|,? (?:because|since|as|so|which|where|rather than|instead of)\b|,? (?:and )?not (?=\(?[A-Z]\b)",
+    r"(?<!i\.e)(?<!e\.g)[.!?](?=\s|$)|[。！？\n；]|，(?=[^A-Z0-9])|,? (?:because|since|as|so|which|where|rather than|instead of)\b|,? (?:and )?not (?=\(?[A-Z]\b)",
     re.IGNORECASE,
 )
 _MATH = re.compile(
     r"\$\$?([^$\n]{1,500})\$\$?|\\\(((?:(?!\\\)).){1,500})\\\)|\\\[((?:(?!\\\]).){1,500})\\\]", re.DOTALL
 )
 _LINE = re.compile(
-    r"(?:option |choice |answer )?(?:\\text(?:bf)?\{|[(\[（])? ?([A-Z]) ?(?:[)\]}）](?:[.:]| |$)|[.:、](?: |$)|#{0,3}$)"
+    r"(?:option |choice |answer )?(?:\\text(?:bf)?\{|[(\[（])? ?([A-Z]) ?(?:[)\]}）](?:[.:。]| |$)|[.:、。](?: |$)|#{0,3}$)"
     r"(?! ?(?:(?:or|and)\b|/|,) ?\(?[A-Z]\b)",
     re.IGNORECASE,
 )
@@ -55,7 +55,7 @@ _MARKED = re.compile(
     r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b[Oo]ption ([A-Z])\b"
     r"|(?<![A-Za-z] )\b([A-Z]) is (?:the )?(?:correct|right|best)\b"
 )
-_CLOSES = re.compile(r"\b(?:is|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?(?:[.!]?\s*$|[.!](?=\s)|,(?! ?(?:and |or )?\(?[A-Z]\b))")
+_CLOSES = re.compile(r"(?:\b|['’])(?:is|s|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?(?:[.!]?\s*$|[.!](?=\s)|,(?! ?(?:and |or )?\(?[A-Z]\b))")
 _LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[,;、&]| and|, and)? ?[(\[]?[A-Z][)\]]?){1,9}\.?")
 
 
@@ -139,10 +139,14 @@ def _without_html(text: str) -> str:
     return _HTML.sub("", _RAISED.sub(lambda tag: f"{'^' if tag[1].lower() == 'sup' else '_'}{{{tag[2]}}}", text))
 
 
+_CHINESE_CLAUSE = re.compile(r"[,，。；;]\s?(?=[\u4e00-\u9fff])")
+
+
 def _said_in(content: str | None, choices: Sequence[str], answer_type: str) -> str | None:
     """A box's or a tag's content; of a sentence in it what that says: "The area is 8" says 8."""
     if content is None or answer_type in ("text", "set", "list") or len(content) > 400:
         return content
+    content = _CHINESE_CLAUSE.split(content)[0] or content
     said = " ".join(plain(content).split())
     if not re.search(r"[A-Za-z]{2} (?:is|are|be|=)|[:：]", said):
         return content
@@ -150,7 +154,7 @@ def _said_in(content: str | None, choices: Sequence[str], answer_type: str) -> s
         is_named = named_options(content, choices)[0] is not None
         return content if is_named else _stated(content, choices, answer_type) or content
     if isinstance(read(content), Text):
-        return _stated(content, choices, answer_type) or _at_the_end(said, (), answer_type) or content
+        return _stated(content if "$" in content else said, choices, answer_type) or _at_the_end(said, (), answer_type) or content
     return content
 
 
@@ -473,7 +477,10 @@ def _bare(answer: str, answer_type: str) -> str | None:
             return _only_number(last, answer_type)
         return None
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    if answer_type == "text" or len(lines) < 2:
+    if answer_type == "text" and len(lines) > 1:
+        is_short = len(lines[-1].split()) <= 4 and not lines[-1].endswith((":", "?")) and len(lines[-2].split()) > 4
+        return _EMPHASIS.sub("", lines[-1]).rstrip(".") if is_short else None
+    if len(lines) < 2:
         return None
     last, before = (_EMPHASIS.sub("", line).strip(" $.") for line in (lines[-1], lines[-2]))
     return last if _is_value(last, answer_type) and not _is_value(before, answer_type) else None
@@ -524,7 +531,7 @@ def _numbers_of(text: str) -> list[tuple[int, str]]:
 _CANNOT = r"(?:cannot|can not|can['’]t|won['’]t|(?:am|are|['’]m) (?:unable|not able) to)"
 _HELP = (
     r"(?:help|assist|answer|comply|fulfil|fulfill|provide|process|view|see|access|open|analy[sz]e|interpret|identify|"
-    r"solve|complete|do that|do this|continue|discuss|look at|display|read|perceive|determine|evaluate|comment)"
+    r"solve|complete|say|tell|make out|do that|do this|continue|discuss|look at|display|read|perceive|determine|evaluate|comment)"
 )
 _REFUSAL = re.compile(
     rf"\b(?:I|we) ?{_CANNOT} (?:directly |actually |really )?{_HELP}\b"

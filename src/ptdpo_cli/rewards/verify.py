@@ -232,6 +232,8 @@ def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
         return True
     if answer_type == "text" and (gold := words(answer)) in _OPPOSITES:
         return leading_opposite(extracted) == gold
+    if len(letter := squeezed(answer)) == 1 and letter.isupper() and answer_type == "text":
+        return bare_letter(extracted) == letter
     found, gold = read(extracted), read(answer)
     if answer_type == "text" and (isinstance(gold, Text) or len(squeezed(answer)) == 1) and words(extracted) == words(answer):
         return True
