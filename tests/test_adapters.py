@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import public
-from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
 from ptdpo_cli.datasets import fields
 from ptdpo_cli.datasets.answers import choice_or_value, unboxed, valued
 from ptdpo_cli.datasets.cards import Card, Place, Table
@@ -33,7 +33,6 @@ from ptdpo_cli.datasets.reading import LeftOut
 from ptdpo_cli.errors import UsageError
 from public import problems
 
-ANSWER_TYPES = {"choice", "integer", "float", "expression", "list", "set", "text"}
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +360,7 @@ def test_mmk12(root):
     """Free answers to train on, letters to test on, with the options inside the question."""
     half, count, angle, _ = problems(root, "mmk12", "train")
     assert shown(half) == ("mmk12/train/a1", "As shown in the figure, find $$AB$$.", "\\frac{1}{2}", "expression", ())
-    assert (count.answer_type, angle.answer_type, half.category) == ("integer", "text", "math")
+    assert (count.answer_type, angle.answer_type, half.category) == ("integer", "quantity", "math")
     right, gas, nucleus = problems(root, "mmk12", "test")
     assert shown(right)[2:] == ("C", "choice", ("the first", "the second", "both", "neither"))
     assert right.category == "physics"
@@ -506,7 +505,7 @@ BAD = [
     ("geometry3k", "train", {"answer": "\\boxed{3"}, "never closes"),
     ("mmk12", "train", {"answer": "$$ $$"}, "the answer is empty"),
     ("virl39k", "train", {"answer": "\\boxed{\\frac{1}{2}"}, "never closes"),
-    ("virl39k", "train", {"answer": "\\boxed{1} and \\boxed{2}"}, "more than one box"),
+    ("virl39k", "train", {"answer": "\\boxed{1}, so \\boxed{2}"}, "more than its box"),
     ("papo-virl39k", "train", {"problem": "<image>\ud800"}, "not valid Unicode"),
     ("papo-mmk12", "test", {"images": []}, "more image placeholders than images", "at most 0"),
     ("papo-eval", "mmk12", {"messages": [{"role": "user", "content": "Q"}]}, "no turn of the assistant in messages"),
@@ -696,15 +695,21 @@ def test_a_form_feed_is_no_space():
 @pytest.mark.parametrize(("text", "expected"), [
     ("12", ("12", "integer")), ("-3", ("-3", "integer")), ("−4", ("-4", "integer")), ("1,234", ("1,234", "integer")),
     ("$7$", ("7", "integer")), ("0.50", ("0.50", "float")), (".5", (".5", "float")), ("-2.0", ("-2.0", "float")),
-    ("\\frac{1}{2}", ("\\frac{1}{2}", "expression")), ("2/3", ("2/3", "expression")), ("x=3", ("x=3", "expression")),
-    ("25\\%", ("25\\%", "expression")), ("2\\pi", ("2\\pi", "expression")),
+    ("\\frac{1}{2}", ("\\frac{1}{2}", "expression")), ("2/3", ("2/3", "expression")), ("x=3", ("x=3", "named")),
+    ("25\\%", ("25\\%", "quantity")), ("2\\pi", ("2\\pi", "expression")),
     ("$$3\\sqrt{2}$$", ("3\\sqrt{2}", "expression")),
     ("\\sin 30^\\circ", ("\\sin 30^\\circ", "expression")), ("(1, 2)", ("(1, 2)", "expression")),
-    ("Rectangles", ("Rectangles", "text")), ("5 cm", ("5 cm", "text")), ("12:30", ("12:30", "text")),
-    ("5\\text{ cm}", ("5\\text{ cm}", "text")), ("45°", ("45°", "text")), ("2020-01-01", ("2020-01-01", "text")),
-    ("3√2", ("3\\sqrt{2}", "expression")), ("√(x+1)", ("\\sqrt{x+1}", "expression")), ("2√3 cm", ("2√3 cm", "text")),
-    ("-2≤x<1", ("-2\\leq x<1", "expression")), ("≥3", ("≥3", "text")), ("√", ("√", "text")),
-    ("12,34", ("12,34", "expression")), ("x", ("x", "text")), ("红色", ("红色", "text")),
+    ("Rectangles", ("Rectangles", "text")), ("5 cm", ("5 cm", "quantity")), ("12:30", ("12:30", "ratio")),
+    ("5\\text{ cm}", ("5\\text{ cm}", "quantity")), ("45°", ("45°", "quantity")), ("2020-01-01", ("2020-01-01", "text")),
+    ("3√2", ("3√2", "expression")), ("√(x+1)", ("√(x+1)", "expression")), ("2√3 cm", ("2√3 cm", "quantity")),
+    ("-2≤x<1", ("-2≤x<1", "expression")), ("≥3", ("≥3", "text")), ("√", ("√", "text")),
+    ("12,34", ("12,34", "alternatives")), ("x", ("x", "expression")), ("红色", ("红色", "text")),
+    ("<answer>5</answer>", ("5", "integer")), ("#### 12", ("12", "integer")), ("\\boxed{3}", ("3", "integer")),
+    ("\\boxed{3}, \\boxed{4}", ("\\boxed{3}, \\boxed{4}", "blanks")), ("$$7$$ $$10$$", ("$$7$$ $$10$$", "blanks")),
+    ("7 or 11", ("7 or 11", "alternatives")), ("2:3", ("2:3", "ratio")), ("(1, 2]", ("(1, 2]", "interval")),
+    ("1.3.4.", ("1.3.4.", "statements")), ("①③", ("①③", "statements")), ("50%", ("50%", "quantity")), ("A", ("A", "choice")),
+    ("Area $=4 \\mathrm{~cm}^{2}$", ("Area $=4 \\mathrm{~cm}^{2}$", "named")), ("4$\\sqrt{3}$", ("4$\\sqrt{3}$", "expression")),
+    ("\\sum_{k=1}^{n} k^2", ("\\sum_{k=1}^{n} k^2", "expression")), ("1.5e3", ("1.5e3", "float")), ("2n+1.", ("2n+1.", "expression")),
 ])
 def test_the_type_of_a_free_answer(text, expected):
     assert valued(text) == expected

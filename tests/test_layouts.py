@@ -166,12 +166,19 @@ def test_unfit_values(tmp_path, more, says):
     assert message.startswith("mine.jsonl, line 2: ") and says in message
 
 
-def test_an_expression_is_one_only_where_the_file_says_so(tmp_path):
-    rows = [{"problem": "?", "answer": "\\boxed{\\frac{1}{2}}"},
-            {"problem": "?", "answer": "\\frac{1}{2}", "answer_type": "expression"}]
+def test_an_answer_is_typed_by_its_form_unless_the_file_says_how(tmp_path):
+    rows = [{"problem": "?", "answer": "\\boxed{\\frac{1}{2}}"}, {"problem": "?", "answer": "#### 12"},
+            {"problem": "?", "answer": "5 cm"}, {"problem": "?", "answer": "$3$ $4$"}, {"problem": "?", "answer": "A"},
+            {"problem": "?", "answer": "\\frac{1}{2}", "answer_type": "text"}]
     assert [(p.answer, p.answer_type) for p in load(jsonl(tmp_path / "mine.jsonl", *rows))] == [
-        ("\\frac{1}{2}", "text"), ("\\frac{1}{2}", "expression")]
-    assert set(ANSWER_TYPES) == {"choice", "integer", "float", "expression", "list", "set", "text"}
+        ("\\frac{1}{2}", "expression"), ("12", "integer"), ("5 cm", "quantity"), ("$3$ $4$", "blanks"), ("A", "choice"),
+        ("\\frac{1}{2}", "text")]
+
+
+def test_a_worked_solution_is_no_answer(tmp_path):
+    row = {"problem": "?", "answer": "Both sides are equal, therefore the triangle is isosceles and the angle is 40."}
+    with pytest.raises(UsageError, match="worked solution"):
+        load(jsonl(tmp_path / "mine.jsonl", row))
 
 
 # --- folders as the Hub has them --------------------------------------------------------------------------------------

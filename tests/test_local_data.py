@@ -62,7 +62,7 @@ def test_jsonl_with_relative_paths(tmp_path):
         "x-1", "How many dots?", (RED, BLUE), "3", "count", "Count them.",
         (Region("left", (0.0, 0.25, 0.5, 1.0)),), ("Look.", "Count."), "integer", source="mine.jsonl")
     assert (second.problem_id, second.answer, second.answer_type, second.images) == ("mine/000002", "-0.5", "float", ())
-    assert (third.problem_id, third.answer_type, third.solution) == ("mine/000003", "text", None)
+    assert (third.problem_id, third.answer_type, third.solution) == ("mine/000003", "expression", None)
     assert (fourth.problem_id, fourth.images, fourth.answer_type) == ("7", (BLUE,), "integer")
     assert [p.problem_id for p in load_path(path, limit=2)] == ["x-1", "mine/000002"]
 

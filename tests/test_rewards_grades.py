@@ -163,6 +163,13 @@ def test_doctor_s_grader_knows_every_type():
         Problem("9", "", (), "yes", answer_type="text"),
         Problem("10", "", (), "isosceles", answer_type="text"),
         Problem("11", "", (), "x = 5", answer_type="expression"),
+        Problem("12", "", (), "4 \\text{ cm}^2", answer_type="quantity"),
+        Problem("13", "", (), "AB = 5", answer_type="named"),
+        Problem("14", "", (), "$2:3$", answer_type="ratio"),
+        Problem("15", "", (), "(1, 2]", answer_type="interval"),
+        Problem("16", "", (), "$7$ $10$", answer_type="blanks"),
+        Problem("17", "", (), "7 or 11", answer_type="alternatives"),
+        Problem("18", "", (), "①③", answer_type="statements"),
     ]
     assert {row.answer_type for row in rows} == set(ANSWER_TYPES)
     check = grader(rows)

@@ -113,9 +113,9 @@ def test_long_tasks_do_not_block_a_parent_whose_worker_hangs(act):
 
 
 def test_algebra_that_hangs_is_a_time_out_and_no_wrong_answer():
-    hostile = Problem("p", "", (), "x", answer_type="expression")
-    easy = [Problem(str(i), "", (), f"x + {i}", answer_type="expression") for i in range(30)]
-    responses = [Response(one, f"\\boxed{{{i} + x}}", False, 0) for i, one in enumerate(easy)]
+    hostile = Problem("p", "", (), "\\sum_{k=1}^{2} x", answer_type="expression")
+    easy = [Problem(str(i), "", (), f"\\sum_{{k=1}}^{{2}} (x + {i})", answer_type="expression") for i in range(30)]
+    responses = [Response(one, f"\\boxed{{{2 * i} + 2x}}", False, 0) for i, one in enumerate(easy)]
     responses.insert(7, Response(hostile, f"\\boxed{{{HOSTILE} - {HOSTILE} + x}}", False, 0))
     grade_all(responses[:1])      # the workers are there
     started = time.monotonic()
@@ -130,11 +130,11 @@ def test_a_time_out_is_its_own_outcome(monkeypatch):
     monkeypatch.setattr(workers, "_found", {})
     workers.close_all()
     with frozen_workers():
-        problem = Problem("p", "", (), "x + 1", answer_type="expression")
-        (grade,) = grade_all([Response(problem, "\\boxed{1 + x}", False, 0)], time_limit_s=0.5)
-    assert (grade.outcome, grade.accuracy, grade.extracted) == ("timeout", 0.0, "1 + x")
+        problem = Problem("p", "", (), "\\sum_{k=1}^{3} k x", answer_type="expression")
+        (grade,) = grade_all([Response(problem, "\\boxed{6 x}", False, 0)], time_limit_s=0.5)
+    assert (grade.outcome, grade.accuracy, grade.extracted) == ("timeout", 0.0, "6 x")
     monkeypatch.setattr(workers, "_found", {})
-    assert grade_all([Response(problem, "\\boxed{1 + x}", False, 0)])[0].outcome == "right"
+    assert grade_all([Response(problem, "\\boxed{6 x}", False, 0)])[0].outcome == "right"
 
 
 @contextmanager

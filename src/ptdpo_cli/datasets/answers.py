@@ -7,7 +7,7 @@ import re
 from ptdpo_cli.datasets.options import LETTERS, letter_of, one_letter, options_in
 from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
-from ptdpo_cli.mathtext import read, spelt
+from ptdpo_cli.mathtext import read, spelt, squeezed
 from ptdpo_cli.mathtext.kinds import type_of
 from ptdpo_cli.mathtext.values import Scalar, boxed_parts, unwrapped
 
@@ -49,7 +49,7 @@ def valued(text: str) -> tuple[str, str]:
     Errors: UsageError for an empty reference, WorkedSolution for one that explains.
     """
     answer = undressed(unwrapped(text.strip()))
-    if not answer:
+    if not squeezed(answer):
         raise UsageError("the answer is empty", expected="text or a number", found=short(text))
     if boxed_parts(answer) is not None:
         answer = undressed(unboxed(answer))

@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.errors import UsageError
+from ptdpo_cli.mathtext import read, spelt
+from ptdpo_cli.mathtext.kinds import has_words
 from ptdpo_cli.mathtext.parts import parts, spellings
+from ptdpo_cli.mathtext.values import Text
+from ptdpo_cli.rewards import workers
 from ptdpo_cli.rewards.choices import letters_of, options_of
-from ptdpo_cli.rewards.verify import decide
+from ptdpo_cli.rewards.verify import check_answer, decide, expression
+
+
+def check_answers(
+    problems: Iterable[Problem], *, time_limit_s: float = 5.0
+) -> list[tuple[Problem, UsageError]]:
+    """The problems whose answers are unfit, with what is wrong: `check_answer`, whether anything reads it, and its proof."""
+    unfit, asked = [], []
+    for problem in problems:
+        try:
+            check_answer(problem.answer, problem.answer_type, problem.choices)
+        except UsageError as error:
+            unfit.append((problem, error))
+        else:
+            value = read(problem.answer) if problem.answer_type == "expression" else None
+            if isinstance(value, Text) and not has_words(spelt(value.text)):
+                asked.append(problem)
+            elif found := failures(problem):
+                unfit.append((problem, UsageError(
+                    "the answer of a problem fails its own proof",
+                    expected="right in a box, in its other spellings too, and no part of it right",
+                    found=f"{problem.answer!r} as {problem.answer_type}: {'; '.join(found[:3])}",
+                    hint="write it in another way, or give the problem another answer_type",
+                )))
+    tasks = [("parse", expression(problem.answer), "") for problem in asked]
+    for problem, result in zip(asked, workers.ask(tasks, time_limit_s=time_limit_s), strict=True):
+        if result.value is not True:
+            why = f"took longer than {time_limit_s:g} s to read" if result.status == "timeout" else "cannot be read"
+            unfit.append((problem, UsageError(
+                f"the answer of a problem of type expression {why}",
+                expected="mathematics that is read whole",
+                found=repr(problem.answer),
+                hint="mend it, or give the problem the answer_type `text`",
+            )))
+    return unfit
 
 
 def failures(problem: Problem) -> list[str]:

@@ -7,10 +7,10 @@ in worker processes with a time limit.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
-from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
+from ptdpo_cli.artifacts.schemas import ANSWER_TYPES
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import expression as expressions
 from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
@@ -150,33 +150,6 @@ _KINDS = {
     "alternatives": "several values, such as 7 or 11",
     "statements": "numbers of statements, such as ①③ or (1)(3)",
 }
-
-
-def check_answers(
-    problems: Iterable[Problem], *, time_limit_s: float = 5.0
-) -> list[tuple[Problem, UsageError]]:
-    """The problems whose answers are unfit, with what is wrong: `check_answer`, and whether anything can read it."""
-    unfit, asked = [], []
-    for problem in problems:
-        try:
-            check_answer(problem.answer, problem.answer_type, problem.choices)
-        except UsageError as error:
-            unfit.append((problem, error))
-        else:
-            value = read(problem.answer) if problem.answer_type == "expression" else None
-            if isinstance(value, Text) and not has_words(spelt(value.text)):
-                asked.append(problem)
-    tasks = [("parse", expression(problem.answer), "") for problem in asked]
-    for problem, result in zip(asked, workers.ask(tasks, time_limit_s=time_limit_s), strict=True):
-        if result.value is not True:
-            why = f"took longer than {time_limit_s:g} s to read" if result.status == "timeout" else "cannot be read"
-            unfit.append((problem, UsageError(
-                f"the answer of a problem of type expression {why}",
-                expected="mathematics that is read whole",
-                found=repr(problem.answer),
-                hint="mend it, or give the problem the answer_type `text`",
-            )))
-    return unfit
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -352,7 +325,7 @@ def _same_choice(extracted: str, answer: str, choices: Sequence[str]) -> bool:
     return bare_letter(extracted) is None and options[letters.index(found)].exact == options[letters.index(gold)].exact
 
 
-# --- what math-verify is given ------------------------------------------------------------------------------------------
+# --- what math-verify is given ----------------------------------------------------------------------------------------
 
 
 def expression(text: str) -> str:
