@@ -1,9 +1,10 @@
-"""Seconds of verdicts, easy ones and hostile ones: writes benchmarks/results/verdicts.json.
+"""Seconds of verdicts, easy ones and hostile ones, and of references: writes benchmarks/results/verdicts.json.
 
-    python benchmarks/verdicts.py [--verdicts 50000] [--limit 1]
+    python benchmarks/verdicts.py [--verdicts 50000] [--references 50000] [--limit 1]
 
 Easy: answers of every type as data sets and models write them, each number with its second check; what is remembered
-of equal answers counts, so most of them differ. Hostile: each must cost no more than its time limit.
+of equal answers counts, so most of them differ. Hostile: each must cost no more than its time limit. References: each
+is typed by its form and proves itself (rewards/proof.py), as when data are read; nearly all of them differ.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from datetime import date
 from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem
-from ptdpo_cli.rewards import Grade, Response, grade_all, workers
+from ptdpo_cli.datasets.answers import valued
+from ptdpo_cli.rewards import Grade, Response, check_answers, grade_all, workers
 
 OUT = Path(__file__).parent / "results" / "verdicts.json"
 WAYS = ("boxed", "tag", "phrase", "letter")
@@ -46,12 +48,18 @@ HOSTILE = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--verdicts", type=int, default=50_000)
+    parser.add_argument("--references", type=int, default=50_000)
     parser.add_argument("--limit", type=float, default=1.0, help="seconds of a hostile answer")
     args = parser.parse_args()
     easy = easy_responses(args.verdicts, random.Random(0))
     started = time.perf_counter()
     grades = grade_all(easy, extraction=WAYS)
     seconds = time.perf_counter() - started
+    written = references(args.references, random.Random(0))
+    started = time.perf_counter()
+    typed = [Problem(str(k), "", (), *_named(valued(text))) for k, text in enumerate(written)]
+    unfit = check_answers(typed)
+    proof_seconds = time.perf_counter() - started
     hostile = {name: hostile_seconds(text, args.limit) for name, text in HOSTILE.items()}
     agreed = [grade.agreed for grade in grades if grade.agreed is not None]
     result = {
@@ -65,6 +73,13 @@ def main() -> None:
             "second_checks": len(agreed),
             "agreement": sum(agreed) / len(agreed),
         },
+        "references": {
+            "references": len(written),
+            "different": len(set(written)),
+            "seconds": proof_seconds,
+            "types": Counter(problem.answer_type for problem in typed),
+            "unfit": len(unfit),
+        },
         "hostile": {"time_limit_s": args.limit, "answers": hostile},
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -73,6 +88,27 @@ def main() -> None:
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+
+
+def references(n: int, rng: random.Random) -> list[str]:
+    """References as sets of school problems write them; a fifth of them are plain numbers."""
+    return [_reference(rng) for _ in range(n)]
+
+
+def _reference(rng: random.Random) -> str:
+    a, b, c = rng.randint(2, 9_999), rng.randint(2, 999), rng.randint(2, 99)
+    return rng.choice((
+        f"{a}", f"$${a}$$", f"{a / 100:.2f}", f"$\\frac{{{a}}}{{{b}}}$", f"{a}$\\sqrt{{{b}}}$", f"{a}^\\circ",
+        f"$${a}$$ $${b}$$", f"{a}\n{b}\n{c}", f"{a} or {b}", f"Area $={a} \\mathrm{{~cm}}^{{2}}$", f"AB = {a}.",
+        f"{a / 10} m", f"$({a},-{b})$", f"[{c}, {a + c})", f"${b}:{a}$", f"$y=-{c}x+{a}$", f"{c}n+{a}.",
+        f"$\\frac{{{a}\\pi}}{{{b}}}$", f"$\\frac{{{a}}}{{{c}}}x-{b}$", f"$x > {a}$",
+    ))
+
+
+def _named(valued: tuple[str, str]) -> tuple:
+    """Answer, category, solution, regions, steps and type, as `Problem` has them."""
+    answer, answer_type = valued
+    return answer, "", None, (), (), answer_type
 
 
 def easy_responses(n: int, rng: random.Random) -> list[Response]:

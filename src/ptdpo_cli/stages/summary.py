@@ -195,6 +195,7 @@ def _rates(rows: Sequence[Mapping]) -> dict:
         "answers": n,
         "extraction_failures": sum(row["extracted"] is None for row in rows) / n,
         "truncated": sum(row["finish_reason"] == "length" for row in rows) / n,
+        "contradiction": outcomes["contradiction"] / n,
         "refused": outcomes["refused"] / n,
         "timeout": outcomes["timeout"] / n,
         "error": outcomes["error"] / n,

@@ -18,13 +18,14 @@ _WIDE_COLUMNS = 126     # Table 1 in one piece; in a narrower terminal its halve
 _RATES = {
     "no answer read": ("extraction_failures",),
     "truncated": ("truncated",),
+    "letter against text": ("contradiction",),
     "refused": ("refused",),
     "verdict failed": ("timeout", "error"),
     "unjudged": ("unjudged",),
     "reader failed": ("reader_failed",),
     "second check agrees": ("agreement",),
 }
-_UNUSUAL = ("refused", "verdict failed", "unjudged", "reader failed")       # left out where they are 0 everywhere
+_UNUSUAL = ("letter against text", "refused", "verdict failed", "unjudged", "reader failed")       # left out where they are 0 everywhere
 
 
 def render_summary(summary: dict, console: Console) -> None:
