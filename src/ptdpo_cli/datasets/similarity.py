@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ptdpo_cli.datasets.images import decode_rgb
+from ptdpo_cli.mathtext import spelt
 
 # Text
 
@@ -29,21 +30,13 @@ MAX_NEIGHBOURS = 200
 _PLACEHOLDER = re.compile(r"<image(?:[_ ]?\d+)?>", re.IGNORECASE)
 _OPTION = re.compile(r"(?<!\w)(?:\(([A-J])\)|([A-J])[.):、])")
 _CHOICES = re.compile(r"\b(?:choices|options)\s*:", re.IGNORECASE)
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _ROOT = re.compile(r"\\sqrt\s*\{([^{}]*)\}")
-# How something looks, and not what it is.
-_DRESS = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|text[a-z]*|math[a-z]+|operatorname|boldsymbol|displaystyle|q?quad|begin|end"
-    r"|overline|underline|overrightarrow|bar|vec|circ|degrees?)(?![a-zA-Z])")
+# How something looks, and not what it is; other dress is taken off by `spelt`.
+_DRESS = re.compile(r"\\(?:text|begin|end|overline|vec|widehat|degree)(?![a-zA-Z])")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_COMMANDS = {"times": "*", "cdot": "*", "div": "/", "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=",
-             "geqslant": ">=", "lt": "<", "gt": ">", "perp": "perpendicular"}
-_SIGNS = str.maketrans({
-    "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "⁄": "/", "−": "-", "≤": "<=", "≥": ">=", "√": " sqrt ",
-    "∠": " angle ", "△": " triangle ", "∆": " triangle ", "⊥": " perpendicular ", "∥": " parallel ", "%": " percent ",
-})
+_COMMANDS = {"times": "*", "cdot": "*", "div": "/", "leq": "<=", "geq": ">=", "perp": "perpendicular"}
 _DEGREES = re.compile(r"\bdegrees?\b")
-_GREEK = re.compile("[\u0370-\u03ff]")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_])|(?<=[^\W\d_])-(?=[^\W\d_]{2})")
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"      # written without spaces: each sign is a word
@@ -71,11 +64,11 @@ def normalise(question: str) -> Text:
     Numbers, signs of arithmetic and relations stay. Names are single letters and runs of two to four capitals: x, AB.
     """
     plain = _PLACEHOLDER.sub(" ", unicodedata.normalize("NFKC", question))
-    plain = _CHOICES.sub(" ", _without_option_letters(plain))
+    plain = spelt(_CHOICES.sub(" ", _without_option_letters(plain)), max_characters=len(question) * 4)
     while plain != (inner := _ROOT.sub(r" sqrt \1 ", _FRACTION.sub(r" \1 / \2 ", plain))):
         plain = inner       # from the innermost braces outwards
     plain = _COMMAND.sub(lambda found: f" {_COMMANDS.get(found[1], found[1])} ", _DRESS.sub(" ", plain))
-    plain = _GREEK.sub(lambda found: f" {_greek_name(found[0])} ", plain.translate(_SIGNS))
+    plain = plain.replace("\\%", " percent ").replace("%", " percent ").replace("⁄", "/")
     tokens = _TOKEN.findall(_HYPHEN.sub(" ", _THOUSANDS.sub("", _DEGREES.sub(" ", plain.lower()))))
     names = {token for token in tokens if len(token) == 1 and "a" <= token <= "z"} - _ARTICLES
     return Text(" ".join(tokens), tuple(sorted(token for token in tokens if token[0].isdigit())),
@@ -155,10 +148,6 @@ def _without_option_letters(question: str) -> str:
         return question
     edges = [0, *(edge for found in run for edge in found.span()), len(question)]
     return " ".join(question[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
-
-
-def _greek_name(letter: str) -> str:
-    return unicodedata.name(letter, letter).split(" WITH ")[0].rpartition(" ")[2].lower()
 
 
 # Pictures

@@ -86,13 +86,13 @@ _THOUSANDS = re.compile(r"(?<=[0-9])\{,\}(?=[0-9]{3})")
 _POINT = re.compile(r"(?<=[0-9])\{\.\}(?=[0-9])")
 
 
-def spelt(text: str) -> str:
+def spelt(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
     r"""The text in the one spelling of this package; line breaks are kept, and `\\` is one.
 
     By hand: "$$\dfrac{2}{3}\pi$$" is "$\frac{2}{3}\pi$", "5\,\mathrm{~cm}^{2}" is "5 \text{cm}^{2}", "60°" is
     "60\degree", "x²" is "x^2", "3√2" is "3\sqrt{2}".
     """
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > max_characters:
         return text.strip()
     if not text.isascii():
         text = _ascii(text)
