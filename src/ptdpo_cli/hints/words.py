@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ptdpo_cli.mathtext import UNITS as UNIT_TABLE
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -80,12 +82,18 @@ RELATIONS = (
     r"|intersects?|common|shared?s?|vertex|center|centre|directly|inversely|constant|conserved|series|balanced"
     r"|doubles?|halves|twice|half"
 )
+_LETTERS = frozenset("mglshNJWVA")        # of the units of one letter, those that hints write behind numbers
+_NAMES = sorted(
+    (
+        name for name, unit in UNIT_TABLE.items()
+        if name.isalpha() and (len(name) > 1 or name in _LETTERS) and name != "in"
+        and not unit.dimension.startswith("count")
+    ),
+    key=len, reverse=True,
+)
 UNITS = (
-    r"°[CF]?|%|percent|degrees?|(?:square |cubic )?units?"
-    r"|(?:square |cubic )?(?:cm|mm|km|m|meters?|metres?|inch(?:es)?|feet|ft|centimeters?|centimetres?|kilometers?"
-    r"|miles?|yards?)[²³]?|kg|g|grams?|liters?|litres?|ml|l|hours?|minutes?|seconds?|s|h|min|days?|weeks?|years?"
-    r"|dollars?|cents?|euros?|million|billion|thousand|mph|km/h|m/s|n|j|w|v|a|ω|newtons?|joules?|watts?|volts?|amps?"
-    r"|ohms?|people|students?|points?|pounds?"
+    rf"°[CF]?|%|(?:square |cubic )?(?:units?|{'|'.join(_NAMES)})[²³]?|million|billion|thousand|km/h|m/s|ω"
+    r"|people|students?|points?"
 )
 
 # ---- language --------------------------------------------------------------------------------------------------------
