@@ -393,7 +393,7 @@ def _option_named(answer: str, choices: tuple[str, ...]) -> str | None:
         is_short = len(answer) < 300 and re.search(r"(?!and\b|the\b)[^\W\d_]{3}", choices[index])
         if (_is_telling(choices[index]) or is_short) and not is_refusal(answer):
             return choices[index]
-    if not mentioned and len(_sentences(answer)) == 1 and (found := _only_value(answer, choices)):
+    if len(mentioned) < 2 and len(_sentences(answer)) == 1 and (found := _only_value(answer, choices)):
         return found
     for sentence in (_sentences(answer)[-1:] + _sentences(answer)[:1]) if len(answer) < 1500 else _sentences(answer)[-1:]:
         if found := _at_the_end(_EMPHASIS.sub("", sentence), choices, "choice"):
@@ -499,7 +499,7 @@ def _only_number(sentence: str, answer_type: str) -> str | None:
 
     A reason behind it and a premise before "so" are left aside. Number words are read here, for prose is written so.
     """
-    if sentence.rstrip().endswith("?") or is_refusal(sentence) or _ASKS.search(sentence):
+    if sentence.rstrip().endswith("?") or is_unsure(sentence) or _ASKS.search(sentence):
         return None
     said = _EMPHASIS.sub("", sentence)
     said = said[: reason.start()] if (reason := _REASON.search(said)) and reason.start() > 10 else said
@@ -531,7 +531,7 @@ def _numbers_of(text: str) -> list[tuple[int, str]]:
 _CANNOT = r"(?:cannot|can not|can['’]t|won['’]t|(?:am|are|['’]m) (?:unable|not able) to)"
 _HELP = (
     r"(?:help|assist|answer|comply|fulfil|fulfill|provide|process|view|see|access|open|analy[sz]e|interpret|identify|"
-    r"solve|complete|say|tell|make out|do that|do this|continue|discuss|look at|display|read|perceive|determine|evaluate|comment)"
+    r"solve|complete|do that|do this|continue|discuss|look at|display|read|perceive)"
 )
 _REFUSAL = re.compile(
     rf"\b(?:I|we) ?{_CANNOT} (?:directly |actually |really )?{_HELP}\b"
@@ -543,6 +543,17 @@ _REFUSAL = re.compile(
     r"|抱歉.{0,10}(?:无法|不能)|我(?:无法|不能)(?:回答|查看|看到|提供|帮助)",
     re.IGNORECASE,
 )
+
+
+_UNSURE = re.compile(
+    r"\b(?:cannot|can not|can['’]t|unable to|not able to|(?:im|not )possible to|hard to|difficult to)(?: be)?"
+    r" (?:determined?|say|said|tell|told|see|seen|known?|make out|calculated?|answer(?:ed)?)\b", re.IGNORECASE,
+)
+
+
+def is_unsure(sentence: str) -> bool:
+    """Whether a sentence says that it does not know, or declines."""
+    return _UNSURE.search(sentence) is not None or _REFUSAL.search(sentence) is not None
 
 
 def is_refusal(text: str) -> bool:
