@@ -370,6 +370,8 @@ def test_a_function_that_is_not_there_is_found_before_work_starts(functions, nam
     ("mmmu-pro", "choice", tuple("xyz"), None, "C", "\\boxed{C} Answer: none", 1.0),
     ("mmmu-pro", "choice", tuple("xyz"), None, "A", "Answer: none", 0.0),
     ("mmmu-pro", "choice", tuple("xyz"), None, "C", "<think>Answer: B</think>(C)", 1.0),
+    ("mmmu-pro", "choice", tuple("xyz"), None, "B", "<think>Answer: B</think>It is this one.", 0.0),
+    ("mmmu-pro", "choice", tuple("xyz"), None, "C", "Cats", 0.0),
     ("mmmu-pro", "choice", tuple("xyz"), None, "B", "answer: b", 0.0),
     # LogicVista: sets of letters
     ("logicvista", "set", (), None, "A, C", "\\boxed{CA}", 1.0),
