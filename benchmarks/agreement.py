@@ -100,8 +100,8 @@ def judged_responses(folder: Path, skipped: list[str]) -> tuple[dict, Table]:
     rows, said = [], []
     for file in sorted(folder.glob("responses_*.jsonl")):
         for where, row in objects(file, JUDGED, skipped):
-            problem = Problem(row["id"], "", (), row["gold"], answer_type=row["type"], choices=tuple(map(str, row["choices"])),
-                              source=row["set"])
+            problem = Problem(row["id"], "", (), row["gold"], answer_type=row["type"],
+                              choices=tuple(map(str, row["choices"])), source=row["set"])
             if (fault := unfit(problem)) is not None:
                 skipped.append(f"{where}: {fault}")
                 continue
