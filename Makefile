@@ -9,7 +9,7 @@ BROWSER_PACKAGES := chromium chromium-driver
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-vllm test-slurm test-browser bench bench-vllm bench-gpu bench-page evidence evidence-hints docs clean
+.PHONY: help venv demo test test-slow test-vllm test-slurm test-browser bench bench-vllm bench-gpu bench-page agreement evidence evidence-hints docs clean
 
 help:        ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1  /p' Makefile | awk '{printf "%s %-10s", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -70,6 +70,9 @@ bench-gpu: .venv/dev        ## the chain on a CUDA device: agreement with the CP
 
 bench-page: .venv/dev .venv/browser        ## the page of 1,000 hints, written and opened in Chromium: benchmarks/results
 	$(BIN)/python benchmarks/hints_page.py
+
+agreement: .venv/dev        ## our verdicts against published ones, on ../shared/realdata: benchmarks/results, runs/agreement
+	$(BIN)/python benchmarks/agreement.py
 
 evidence: .venv/dev        ## five seeds, controls, intervals (about 40 minutes): docs/results/tiny.md
 	$(BIN)/python benchmarks/tiny_evidence.py

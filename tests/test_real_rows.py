@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets.cards import Place
 from ptdpo_cli.datasets.catalog import ADAPTERS
 from ptdpo_cli.datasets.options import LETTERS
 from ptdpo_cli.datasets.reading import LeftOut, faults_of
+from ptdpo_cli.rewards import published
 
 ROWS = Path(__file__).parents[2] / "shared" / "realdata"
 pytestmark = pytest.mark.skipif(not ROWS.is_dir(), reason=f"no real rows in {ROWS}")
@@ -102,3 +104,13 @@ def test_options_as_they_are(file, name, split):
         if not any("<image" in choice or choice.startswith(("(", "A.")) for choice in row["choices"]):
             assert problem.choices == tuple(row["choices"])
     assert rows
+
+
+def test_mmmu_pro_is_scored_as_its_authors_score_it():
+    """But for responses in which their evaluator finds no letter: it draws one, and ours calls them wrong."""
+    rows = read("responses_mmmupro.jsonl")
+    said = [(row["response"], Problem(row["id"], "", (), row["gold"], answer_type="choice",
+                                      choices=tuple(row["choices"]), source="mmmu-pro")) for row in rows]
+    differ = [row for row, verdict in zip(rows, published(said), strict=True) if bool(verdict) != row["official"]]
+    assert all(row["official"] and row["response"].startswith("I'm sorry") for row in differ), differ
+    assert len(differ) <= 0.01 * len(rows)

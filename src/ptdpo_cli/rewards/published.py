@@ -94,7 +94,7 @@ def _mmmu(text: str, problem: Problem, _: Ask) -> bool:
     Open: the reference in lower case occurs inside a key part of the response, or a number of it is equal when both
     are rounded to 2 decimals.
 
-    Source: MMMU's `parse_multi_choice_response`, `parse_open_response` and `eval_open`, as lmms-eval has them.
+    Source: the authors' `parse_multi_choice_response`, `parse_open_response` and `eval_open`, as lmms-eval has them.
     Weakness: the article "A " is a letter; "no" occurs inside "north", so a long response passes by accident.
     Differs from the source in: 1) where it draws an option at random, because it finds none, this is wrong; 2) a
     response with a box is replaced by what stands in it.
@@ -109,6 +109,20 @@ def _mmmu(text: str, problem: Problem, _: Ask) -> bool:
         return round(float(gold.replace(",", "")), 2) in numbers
     golds = (f" {gold}", f"{gold} ") if len(gold) == 1 else (gold,)
     return any(one in part for one in golds for part in key)
+
+
+def _mmmu_pro(text: str, problem: Problem, _: Ask) -> bool:
+    """The one letter that stands anywhere behind the last "Answer:"; where none does, or several do, MMMU's letter.
+
+    Source: `parse_multi_choice_response` of the authors' evaluator (MMMU-Benchmark/MMMU, mmmu-pro/evaluate.py).
+    Weakness: behind "Answer:" the E of "Evidence" is a letter; without it the article "A " is one, as in MMMU.
+    Differs from the source in: 1) where it draws an option at random, because it finds none, this is wrong; 2) a
+    thought is not read; 3) where "Answer:" does not decide, a response with a box is replaced by what stands in it.
+    """
+    _, mark, behind = (after_thought(text) or "").rpartition("Answer:")
+    named = [letter for letter in ascii_uppercase[: len(problem.choices)] if mark and letter in behind]
+    found = named[0] if len(named) == 1 else _mmmu_letter(_boxed_or_all(text), problem.choices)
+    return found == problem.answer.strip().upper()
 
 
 _MMMU_NUMBER = re.compile(r"-?(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})(?:e[+-]?\d{1,3})?")
@@ -220,7 +234,7 @@ _RULES: dict[str, Callable[[str, Problem, Ask], bool]] = {
     "mathvista": _mathvista,
     "mathvision": _mathvision,
     "mmmu": _mmmu,
-    "mmmu-pro": _mmmu,
+    "mmmu-pro": _mmmu_pro,
     "logicvista": _logicvista,
     "dynamath": _dynamath,
     "mmstar": _mmstar,
