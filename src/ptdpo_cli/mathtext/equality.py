@@ -276,6 +276,11 @@ def same_words(found: str, gold: str) -> bool:
         return bool(theirs)
     if ours.casefold() == theirs.casefold():
         return not _CASE_MATTERS.search(plain(gold))
+    return same_formula(found, gold)
+
+
+def same_formula(found: str, gold: str) -> bool:
+    """Whether two texts are the same chemical formula, in whichever dress."""
     formula = _chemical(gold)
     return formula is not None and formula == _chemical(found)
 
@@ -334,6 +339,10 @@ def intervals(value: Value) -> list[Interval] | None:
 
 def _both(value: Several) -> list[Interval] | None:
     """x > -2 and x < 5: from the one to the other."""
+    if len(value.items) == 2 and all(isinstance(one, Relation) for one in value.items):
+        for one, other in (value.items, value.items[::-1]):
+            if other.signs == ("≠",) and (whole := intervals(one)) is not None and len(whole) == 1:
+                return _without_point(whole[0], other.sides[1])
     parts = [intervals(one) if isinstance(one, Relation) else None for one in value.items]
     if len(parts) != 2 or None in parts or any(len(one) != 1 for one in parts):
         return None
@@ -341,6 +350,14 @@ def _both(value: Several) -> list[Interval] | None:
     if one[2] != _INFINITY or other[0] != _MINUS_INFINITY:
         return None
     return [(one[0], one[1], other[2], other[3])]
+
+
+def _without_point(whole: Interval, point: Node) -> list[Interval] | None:
+    """x > -1 and x ≠ 0: two intervals; None where the point is not inside."""
+    low, middle, high = (expression.real_value(node) for node in (whole[0], point, whole[2]))
+    if middle is None or (low is not None and middle <= low) or (high is not None and middle >= high):
+        return None
+    return [(whole[0], whole[1], point, False), (point, False, whole[2], whole[3])]
 
 
 def _interval_of(relation: Relation) -> list[Interval] | None:

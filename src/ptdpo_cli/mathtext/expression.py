@@ -95,6 +95,8 @@ class _Reader:
 
     def whole(self) -> Node:
         node = self.sum()
+        if self.takes_command("over"):
+            node = ("/", node, self.sum())
         if self.at < len(self.tokens):
             raise Unreadable(f"{self.tokens[self.at][1]!r} is left over")
         return node
@@ -231,7 +233,7 @@ class _Reader:
         kind, text = self.peek()
         if kind == "number" and len(text) > 1:
             self.tokens[self.at: self.at + 1] = [("number", text[0]), ("number", text[1:])]
-            if text[1] == ".":
+            if "." in text[:2]:
                 raise Unreadable("a point without a digit before it")
         elif kind == "word" and len(text) > 1 and text not in _FUNCTIONS:
             self.tokens[self.at: self.at + 1] = [("word", text[0]), ("word", text[1:])]
@@ -626,13 +628,11 @@ def _value(node: Node, point: _Point):
         if abs(values[0]) > _MAX_FACTORIAL:
             raise Unreadable("a factorial that is too large")
         return mp.gamma(values[0] + 1)
-    if kind == "binomial":
-        return mp.binomial(*values)
     if kind.startswith("call "):
         if abs(values[0]) > mpf(10) ** 20:
             raise Unreadable("an argument that is too large")
         return getattr(mp, kind[5:])(values[0])
-    raise Unreadable(f"{kind} has no value")
+    raise Unreadable(f"{kind} has no value")       # a binomial of other than small whole numbers
 
 
 def _values(node: Node) -> Iterator[tuple[object, mpf]]:

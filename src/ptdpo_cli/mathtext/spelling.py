@@ -25,7 +25,7 @@ _SIGNS = (
     | {ord(sign): "-" for sign in "−–‐‑－﹣"}
     | {ord(sign): " " for sign in "\u3000\u00a0\u2002\u2003\u2009\u200a\u202f\u2005"}
     | {ord(sign): None for sign in "\u200b\u200c\u200d\u2060\ufeff\u2061\u2062"}
-    | {ord(sign): r"\degree " for sign in "°º˚"}
+    | {ord(sign): r"\degree " for sign in "°º˚∘"}
     | {ord(sign): r"\cdot " for sign in "·⋅∙"}
     | {ord(sign): r"\triangle " for sign in "△∆"}
     | {ord(sign): '"' for sign in "“”„"} | {ord(sign): "'" for sign in "‘’`´′"} | {0x2033: "''"}
@@ -106,6 +106,7 @@ def spelt(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
     text = _DELIMITERS.sub("$", text)
     text = _THOUSANDS.sub(",", _POINT.sub(".", text))
     text = _DEGREE.sub(r"\\degree ", text)
+    text = _UNIT_IN_BRACES.sub(r"\\text{\1}", text)
     text = _SPACES.sub(" ", _WITH_LENGTH.sub(" ", text))
     text = _NO_SPACE.sub("", text)
     return _undressed(text).strip()
@@ -153,6 +154,8 @@ def _undressed(text: str) -> str:
             is_upright = name in _UPRIGHT and any(letter.isalpha() for letter in inner)
             parts.append(rf"\text{{{inner.strip()}}}" if is_upright else f"{{{inner}}}" if name in _DRESS else inner)
         elif name in _COLOURED:
+            if model := _MODEL.match(text, position):
+                position = model.end()
             colour, position = _argument(text, position)
             inner, after = _argument(text, position) if colour is not None else (None, position)
             if inner is not None:
@@ -172,6 +175,9 @@ def _undressed(text: str) -> str:
     return "".join(parts)
 
 
+_MODEL = re.compile(r"\s?\[[A-Za-z]{1,8}\]")
+
+
 def _argument(text: str, position: int) -> tuple[str | None, int]:
     """The group in braces that begins here, after spaces, and where it ends; (None, position) where there is none."""
     start = position
@@ -184,6 +190,7 @@ def _argument(text: str, position: int) -> tuple[str | None, int]:
 
 
 _DOLLAR = re.compile(r"(?<!\\)\$")
+_UNIT_IN_BRACES = re.compile(r"(?:(?<=[0-9])|(?<=\\pi)|(?<=\\pi ))\{(degrees?|feet|inches|units|cm|mm|km|meters?|metres?|yards|miles|kg|seconds|hours)\}")
 _WORDING = re.compile(r"\\text\{([^{}]*)\}")
 
 

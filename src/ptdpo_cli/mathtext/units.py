@@ -106,12 +106,15 @@ _FACTOR = re.compile(r"(\\degree ?[CF]?|\\[A-Za-z]+ ?[A-Za-z]*|[A-Za-z]+|[$€£
 _SEPARATOR = re.compile(r" ?(?:(/|\bper\b|\bp\.?(?= ))|\\cdot|\*|-| ) ?|")
 
 
+_SQUARED = re.compile(r"(?<=[A-Za-z]{2})()([23])(?![0-9])")       # cm2
+
+
 def unit_of(text: str) -> Unit | None:
     r"""The unit that a whole text is, in plain spelling: "cm", "cm^2", "square metres", "km/h", "m s^{-1}", "kg m^2".
 
     None for everything else. Text dress is taken off before (`spelling.plain`).
     """
-    text = " ".join(text.replace("{", "").replace("}", "").split())
+    text = " ".join(_SQUARED.sub(r"\1^\2", text.replace("{", "").replace("}", "")).split())
     if not text or len(text) > 60:
         return None
     if (whole := unit_named(text)) is not None:

@@ -499,7 +499,7 @@ def _related(text: str, at: At) -> Value | None:
         also = None
         if pieces[-2] in ("\\approx", "≈") and is_closed(before := _single(sides[-2], at.deeper())):
             also = before
-        if name is not None and is_closed(value):
+        if name is not None and (is_closed(value) or (isinstance(name, str) and name[:1] != "(" and isinstance(value, Scalar))):
             return Named(name, value, also)
         if all(isinstance(one := _single(side, at.deeper()), Scalar) and one.is_closed for side in sides):
             return Named("", value, also)      # 24 * 24 = 576
@@ -647,7 +647,7 @@ _TIME = re.compile(r"([01]?[0-9]|2[0-4]) ?: ?([0-5][0-9])(?: ?(?:\\text\{)?([aAp
 def _ratio(text: str, at: At) -> Value | None:
     if ":" not in text:
         return None
-    if not at.is_formula and (time := _TIME.fullmatch(text)):
+    if not at.is_formula and (time := _TIME.fullmatch(text)) and (time[1] != "1" or time[3]):
         hour = int(time[1]) % 12 + 12 * (time[3] in "pP") if time[3] else int(time[1])
         return Ratio(tuple(Scalar(expression.parse(one), text=one) for one in (str(hour), time[2])), is_time=True)
     texts = split_at(text, ":")

@@ -25,7 +25,7 @@ _LETTERED = re.compile(
 
 
 _LETTER_BEHIND = re.compile(
-    r"(.{1,80}?)[,;]? ?(?:(?:i\.e\.|that is|which is|so|hence|namely),? )?(?:\((?:option |choice )?([A-Za-z])\)|\(?(?:option|choice) \(?([A-Za-z])\)?\)?)\.?"
+    r"(.{1,80}?)[,;]? ?(?:(?:i\.e\.|that is|which is|so|hence|namely),? )?(?:\( ?(?:option |choice )?([A-Za-z]) ?\)|\(?(?:option|choice) \(?([A-Za-z])\)?\)?)\.?"
 )
 
 

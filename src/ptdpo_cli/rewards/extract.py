@@ -16,7 +16,7 @@ from ptdpo_cli.mathtext import plain, read
 from ptdpo_cli.mathtext.braces import closing_brace
 from ptdpo_cli.mathtext.values import Named, Several, Text
 from ptdpo_cli.rewards.choices import LETTERS, bare_letter, named_options
-from ptdpo_cli.rewards.verify import number
+from ptdpo_cli.rewards.verify import items, number
 
 WAYS = ("boxed", "tag", "phrase", "letter", "yes-no", "option-text", "bare")
 Reads = Literal["answer", "text"]
@@ -29,9 +29,9 @@ _EMPHASIS = re.compile(r"\*\*|__(?!_)|`")
 _NAME = r"(?:(?:final|correct|right|best|most likely|closest) )?(?:answers?|options?|choices?)"
 _THEN = r"(?: (?:is|are|would be|should be|must be)\b(?: (?:therefore|thus|hence|then|clearly|indeed|likely|probably|simply|most likely))?,?)"
 _PHRASE = re.compile(
-    rf"\b(?P<strong>(?:final|correct|right|best|most likely|closest)? ?\banswers?)(?: (?:to|of|for|choice|option) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
+    rf"\b(?P<strong>(?:final|correct|right|best|most likely|closest)? ?\bans(?:wers?)?)(?: (?:to|of|for|choice|option) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
     rf"|\b{_NAME}(?: (?:to|of|for) [^.:\n]{{1,80}}?|,[^.:\n]{{1,80}}?,)?{_THEN} ?:? ?"
-    rf"|\b(?P<colon>(?:(?:final|correct|right|best|most likely|closest) )?(?:answers?|option|choice)) ?[:=：] ?"
+    rf"|\b(?P<colon>(?:(?:final|correct|right|best|most likely|closest) )?(?:ans(?:wers?)?|option|choice)) ?[:=：] ?"
     r"|(?P<chinese>【?(?:正确)?(?:答案|选项)】?(?:是|为|应该是|应为)? ?[:：]? ?|故?(?:应|正确)?选(?:择|项)?(?:是|为)? ?[:：]? ?(?=[(（]?[A-Z]))"
     r"|^\W{0,4}answer (?=\$|\\[(\[])"
     r"|\bI(?:'d| would| will|'ll)? (?:choose|select|pick|go with) ",
@@ -39,7 +39,7 @@ _PHRASE = re.compile(
 )
 # A sentence ends at a full stop that is followed by a space, at the line's end, or where it begins to explain.
 _END = re.compile(
-    r"(?<!i\.e)(?<!e\.g)[.!?](?=\s|$)|[。！？\n；]|，(?=[^A-Z0-9])|,? (?:because|since|as|so|which|where|rather than|instead of)\b|,? (?:and )?not (?=\(?[A-Z]\b)",
+    r"(?<!i\.e)(?<!e\.g)[.!?](?=\s|$)|[。！？\n；]|，(?=[^A-Z0-9而])|,? (?:because|since|as|so|which|where|rather than|instead of)\b|,? (?:and )?not (?=\(?[A-Z]\b)",
     re.IGNORECASE,
 )
 _MATH = re.compile(
@@ -52,7 +52,7 @@ _LINE = re.compile(
 )
 _LABEL = re.compile(r"(?<![A-Za-z0-9])[(（]([A-Z])[)）]|(?<![A-Za-z0-9(])([A-Z])[.:)](?= )")
 _MARKED = re.compile(
-    r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b[Oo]ption ([A-Z])\b"
+    r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b(?:[Oo]ption|[Cc]hoice) ([A-Z])\b"
     r"|(?<![A-Za-z] )\b([A-Z]) is (?:the )?(?:correct|right|best)\b"
 )
 _CLOSES = re.compile(r"(?:\b|['’])(?:is|s|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?(?:[.!]?\s*$|[.!](?=\s)|,(?! ?(?:and |or )?\(?[A-Z]\b))")
@@ -104,6 +104,8 @@ def extract(
                 found = _yes_or_no(answer, choices, answer_type)
             case "option-text" if answer_type == "choice" and choices:
                 found = _option_named(answer, tuple(choices))
+            case "option-text" if answer_type == "set" and choices:
+                found = _options_named(answer, tuple(choices))
             case "bare":
                 found = _bare(answer, answer_type)
             case _:
@@ -192,7 +194,7 @@ def _tagged(answer: str) -> str | None:
 # --- sentences --------------------------------------------------------------------------------------------------------
 
 
-_DENIES = re.compile(r"not (?:option |choice )?\S{1,30}$|(?:incorrect|wrong|unclear|unknown|not (?:applicable|correct|clear|known|given|listed|possible))\b", re.IGNORECASE)
+_DENIES = re.compile(r"不是[^而]*$|not (?:option |choice )?\S{1,30}$|(?:incorrect|wrong|unclear|unknown|not (?:applicable|correct|clear|known|given|listed|possible))\b", re.IGNORECASE)
 
 
 def _stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
@@ -226,7 +228,7 @@ def _span(text: str, start: int) -> str | None:
         rest = rest.lstrip()
     if _BOX.match(rest.lstrip("$ ")):
         return _boxed(rest[: _first_line(rest)])
-    if math := _MATH.match(rest):
+    if (math := _MATH.match(rest)) and not _MORE_FORMULAS.match(rest, math.end()):
         formula = next(part for part in math.groups() if part is not None).strip()
         behind = re.match(r" ?(?:[A-Za-z°%]{1,6}(?:\^?[23²³])?(?=[.,;\s]|$)|(?:π|√)[^.\s]*)", rest[math.end():])
         return formula + behind[0] if behind and not re.match(r" (?:is|are|and|or|as|so|in|for)\b", behind[0]) else formula
@@ -239,11 +241,14 @@ def _span(text: str, start: int) -> str | None:
             span = rest[: more.end()]       # "A. C. C" names several
     else:
         span = rest
+    span = _OR_ABOUT.sub(r" \\approx ", span)
     span = _BUT.sub("", span.strip().strip("\"'*“”").rstrip(",;:").strip())
     return span if span and len(span) <= 300 else None
 
 
-_BUT = re.compile(r"not .{1,80}? but (?:rather )?")
+_OR_ABOUT = re.compile(r",? (?:or|which is|i\.e\.,?|that is,?) (?:about|approximately|roughly) (?=[-0-9.$])")
+_BUT = re.compile(r"not .{1,80}? but (?:rather )?|不是.{1,40}?而是")
+_MORE_FORMULAS = re.compile(r",? ?(?:or|and) ?(?:\$|\\\()|, ?(?:\$|\\\()")
 _ONE_LETTER = re.compile(r"\(?[A-Za-z]\)?")
 _MORE_LETTERS = re.compile(r"(?:[.,] ?\(?[A-Za-z]\)?(?![A-Za-z]))+(?=[.,]?\s*$)", re.MULTILINE)
 
@@ -263,11 +268,11 @@ def _without_options(text: str, choices: tuple[str, ...]) -> str:
 _SENTENCE = re.compile(r"(?<=[^A-Z][.!?])\s+|(?<=[。！？])|\n+")
 _CONCLUDES = re.compile(
     r"(?:^|.*[.$\]] )(?:[-*•] )?(?:therefore|thus|hence|so|in conclusion|consequently|finally|as a result"
-    r"|(?<![a-z] )the (?:output|result|final result|total)(?= is))\b",
+    r"|(?<![a-z] )the (?:output|result|final result|total)(?= is))\b|(?:^|.*[。，])(?:所以|因此|综上|故)",
     re.IGNORECASE | re.DOTALL,
 )
 _LAST_IS = re.compile(
-    r".{0,600}(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|of|to|by)|=|≈|\\approx|\\Rightarrow)(?: (?:exactly|approximately|about|around|only|just))? ?[:]? ?(\S.{0,120}?)[.!]?\s*",
+    r".{0,600}(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|of|to|by)|[是为]|等于|=|≈|\\approx|\\Rightarrow)(?: (?:exactly|approximately|about|around|only|just))? ?[:]? ?(\S.{0,120}?)[.!。]?\s*",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -324,6 +329,8 @@ def _lettered(answer: str, choices: Sequence[str], *, several: bool) -> str | No
         return lines[0]     # "A. Smith" is an option's text, not a letter
     if several and _LETTERS.fullmatch(lines[-1]) and set(re.findall("[A-Z]", lines[-1])) <= known:
         return lines[-1].removesuffix(".")
+    if several and (match := _SEVERAL_OPTIONS.search(_EMPHASIS.sub("", answer))):
+        return match[1]
     begun = [(match[1].upper(), line) for line in lines if (match := _LINE.match(line)) and match[1].upper() in known
              and not _NOT_CHOSEN.search(line)]
     found = {letter for letter, line in begun if not _lists_options(line)}
@@ -339,6 +346,8 @@ def _lettered(answer: str, choices: Sequence[str], *, several: bool) -> str | No
         return None
     marks = [match for match in _MARKED.finditer(answer) if next(filter(None, match.groups())) in known]
     marked = {next(filter(None, match.groups())) for match in marks}
+    if len(marked) == 1 and choices and (other := _contradicted(marks[-1], answer, choices)):
+        return other
     if len(marked) == 1:
         line = answer[marks[-1].start():].partition("\n")[0]
         if choices and line[:1] == "(" and named_options(line, choices)[1]:
@@ -350,7 +359,21 @@ def _lettered(answer: str, choices: Sequence[str], *, several: bool) -> str | No
     return closing.pop() if len(closing) == 1 else None
 
 
+def _contradicted(mark: re.Match, answer: str, choices: Sequence[str]) -> str | None:
+    """The letter with the text of another option, where its sentence names that one alone: "it is 72°, option B"."""
+    start = max(answer.rfind(stop, 0, mark.start()) for stop in ("\n", ". ")) + 1
+    mentioned = _mentions(plain(answer[start:mark.start()]), tuple(choices))
+    letter = next(filter(None, mark.groups()))
+    if len(mentioned) != 1 or ascii_uppercase[(index := mentioned.pop())] == letter:
+        return None
+    return f"{letter}. {choices[index]}"
+
+
 _NOT_CHOSEN = re.compile(r"\b(?:is|are) (?:not|incorrect|wrong|false)\b|\bisn['’]t\b|\bcannot be\b", re.IGNORECASE)
+_SEVERAL_OPTIONS = re.compile(
+    r"\b(?:options|choices|answers|both|figures)?:? ?\(?((?<![A-Za-z])[A-Z]\)?(?:(?:, | and |, and | & )\(?[A-Z]\)?){1,8}) (?:are|is) (?:the )?(?:correct|right)",
+    re.IGNORECASE,
+)
 _CONCLUDED_OPTION = re.compile(
     r"(?:therefore|thus|hence|so),? (?:the )?(?:option|choice|answer) \(?([A-Z])\)? (?:is|has|was|would|fits|matches)\b(?! (?:not|incorrect|wrong|false))",
     re.IGNORECASE,
@@ -365,7 +388,7 @@ def _lists_options(text: str) -> bool:
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
-_YES = re.compile(r"[\s*_\"'`]{0,8}(yes|no|true|false)[*_\"'`]{0,4}(?:[.,;:!]|\s*$|\s*\n|\s[-–—]|\s(?:it|they|he|she|there|this|that|the)\b)", re.IGNORECASE)
+_YES = re.compile(r"[\s*_\"'`]{0,8}(?:(?:so|well|therefore|thus|hence),? )?(yes|no|true|false)[*_\"'`]{0,4}(?:[.,;:!]|\s*$|\s*\n|\s[-–—]|\s(?:it|they|he|she|there|this|that|the)\b)", re.IGNORECASE)
 
 
 def _yes_or_no(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
@@ -399,6 +422,14 @@ def _option_named(answer: str, choices: tuple[str, ...]) -> str | None:
         if found := _at_the_end(_EMPHASIS.sub("", sentence), choices, "choice"):
             return found
     return None
+
+
+def _options_named(answer: str, choices: tuple[str, ...]) -> str | None:
+    """A response that is the texts of options and nothing else: "iron and nickel"."""
+    said = answer.strip().strip("*").rstrip(".")
+    if len(said) > 300 or "\n" in said or re.search(r"\bor\b", said):
+        return None
+    return said if all(named_options(item, choices)[0] for item in items(said)) else None
 
 
 _QUANTITY = re.compile(r"\([^()]{3,30}\)|[$€£]?(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?: ?(?:[a-zA-Z°%²³]{1,12}|\$[^$]+\$))?")
@@ -516,12 +547,18 @@ def _only_number(sentence: str, answer_type: str) -> str | None:
 
 
 _ASKS = re.compile(r"\bquestion (?:asks|is asking)\b|\bwe (?:need|have) to (?:find|determine)\b", re.IGNORECASE)
+_BOUND = re.compile(
+    r"\b(?:(?:less|more|greater|fewer|larger|smaller|higher|lower) than|at least|at most|up to|over|under|above|below)"
+    r"(?: or equal to)? [$€£]?$", re.IGNORECASE,
+)
 _WORDED = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b(?!-)", re.IGNORECASE)
 
 
 def _numbers_of(text: str) -> list[tuple[int, str]]:
     """Numbers and where they begin, number words as digits."""
-    digits = [(match.start(), match[0]) for match in _NUMBER.finditer(text)]
+    digits = [
+        (match.start(), match[0]) for match in _NUMBER.finditer(text) if not _BOUND.search(text, max(0, match.start() - 20), match.start())
+    ]
     spoken = [(match.start(), str(_NUMBER_WORDS[match[0].lower()])) for match in _WORDED.finditer(text)]
     return sorted(digits + spoken)
 

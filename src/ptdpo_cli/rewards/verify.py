@@ -14,7 +14,7 @@ from ptdpo_cli.artifacts.schemas import ANSWER_TYPES
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import expression as expressions
 from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
-from ptdpo_cli.mathtext.equality import same_unit
+from ptdpo_cli.mathtext.equality import same_formula, same_unit
 from ptdpo_cli.mathtext.kinds import has_words, needs_algebra, type_of
 from ptdpo_cli.mathtext.values import Named, Scalar, Text, Value, split_at, values_in
 from ptdpo_cli.rewards import workers
@@ -201,14 +201,16 @@ def _is_rounded(found: Fraction, gold: Fraction, n_decimals: int) -> bool:
 
 
 def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
-    if same_words(extracted, answer):
+    if squeezed(extracted) == squeezed(answer) or same_formula(extracted, answer):
         return True
     if answer_type == "text" and (gold := words(answer)) in _OPPOSITES:
         return leading_opposite(extracted) == gold
     if len(letter := squeezed(answer)) == 1 and letter.isupper() and answer_type == "text":
         return bare_letter(extracted) == letter
     found, gold = read(extracted), read(answer)
-    if answer_type == "text" and (isinstance(gold, Text) or len(squeezed(answer)) == 1) and words(extracted) == words(answer):
+    if isinstance(gold, Text) and (same_words(extracted, answer) or (answer_type == "text" and words(extracted) == words(answer))):
+        return True
+    if answer_type == "text" and len(squeezed(answer)) == 1 and words(extracted) == words(answer):
         return True
     if _reaches(found, gold) or same(found, gold):
         return True
@@ -310,7 +312,7 @@ def _signs(found: list[str]) -> list[str]:
 
 
 def _texts_as_letters(text: str, choices: Sequence[str]) -> set[str] | None:
-    if not choices:
+    if not choices or re.search(r"\bor\b", text):
         return None
     found = [named_options(item, choices)[0] for item in items(text)]
     return None if None in found else set(found)
