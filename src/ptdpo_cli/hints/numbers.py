@@ -62,7 +62,7 @@ _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 # In prose a single letter is a name or an article more often than a unit; those that follow numbers stay.
 _NOT_IN_PROSE = frozenset(["A", "C", "F", "J", "K", "L", "M", "N", "T", "V", "W", "d", "p", "t"])
 UNITS = {name: unit for name, unit in ALL_UNITS.items() if name not in _NOT_IN_PROSE and unit.dimension in (
-    "length", "volume", "mass", "time", "angle", "temperature", "temperature in °F", "count",
+    "length", "length^3", "mass", "time", "angle", "temperature", "temperature in °F", "count",
     "money in $", "money in €", "money in £",
 )} | {"°": ALL_UNITS["degree"], r"\circ": ALL_UNITS["degree"], "°c": ALL_UNITS["Celsius"], "°f": ALL_UNITS["Fahrenheit"]}
 _UNIT = re.compile(

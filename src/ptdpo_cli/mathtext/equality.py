@@ -103,6 +103,8 @@ def _same_several(found: Value, gold: Several) -> bool:
     if not isinstance(found, Several) and len(ours) == 1:
         one, other = intervals(gold), intervals(found)
         return one is not None and other is not None and _same_intervals(other, one)
+    if None not in (one := intervals(found), other := intervals(gold)):
+        return _same_intervals(one, other) and _same_variable(found, gold)
     if _all_same(ours, theirs):
         return True
     if all(isinstance(one, Named) for one in theirs) and all(isinstance(one, Named) for one in ours):
@@ -301,7 +303,8 @@ def _chemical(text: str) -> str | None:
 
 
 _CASE_MATTERS = re.compile(
-    r"[\\=<>^_+*/|]|(?<![^\W\d_])(?!(?:no|up|in|on|at|of|to|is|it|by|or|an|am|pm)(?![^\W\d_])|(?:No|Up)(?![^\W\d_]))"
+    r"[\\=<>^_+*/|]|(?<![^\W\d_])(?!(?:no|up|in|on|at|of|to|is|it|by|or|an|am|pm)(?![^\W\d_])"
+    r"|(?:No|Up|In|On|At|Of|To|Is|It|By|Or|An)(?![^\W\d_]))"
     r"[^\W\d_]{1,2}(?![^\W\d_])"
 )
 

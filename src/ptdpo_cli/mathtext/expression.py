@@ -21,6 +21,7 @@ Node = tuple
 
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 60
+MAX_SIGNS = 250             # a chain of so many is a tree as deep, and Python calls go no deeper than 1,000
 _DIGITS = 60                        # that are calculated with
 _TOLERANCE = mpf(10) ** -45         # relative, of two values that are the same
 _MAX_BITS = 20_000                  # of a power that is calculated exactly
@@ -50,6 +51,8 @@ _TOKEN = re.compile(
 _THIN = re.compile(r"(?<=[0-9]) (?=[0-9]{3}(?![0-9]))")
 
 
+# What stands behind \frac where its parts are whole numbers: {1} {2}, 1 {2}, {1} 2, 12.
+_WHOLE_PARTS = re.compile(r"(?:[0-9]{2,}|(?:\{ [0-9]+ \}|[0-9]) (?:\{ [0-9]+ \}|[0-9]+))(?![0-9])(?! [\^!])")
 _REPEATING = re.compile(r"([0-9]+)\.([0-9]*)\\(?:overline|dot)\s?\{([0-9]+)\}")
 
 
@@ -90,6 +93,8 @@ class _Reader:
                 raise Unreadable(f"{text[position:position + 10].strip()!r} is not read")
             self.tokens.append((match.lastgroup, match[match.lastgroup]))
             position = match.end()
+        if len(self.tokens) > MAX_SIGNS:
+            raise Unreadable(f"it has more than {MAX_SIGNS} signs")
         self.at = 0
         self.depth = 0
 
@@ -128,14 +133,10 @@ class _Reader:
     # --- grammar
 
     def sum(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise Unreadable("it is nested too deep")
         node = self.signed(self.product)
         while sign := self.takes("+", "-"):
             right = self.signed(self.product)
             node = ("+", node, right if sign == "+" else ("neg", right))
-        self.depth -= 1
         return node
 
     def signed(self, inner) -> Node:
@@ -173,16 +174,8 @@ class _Reader:
         return node
 
     def is_numeric_fraction(self) -> bool:
-        if self.peek() != ("command", "frac"):
-            return False
-        at, self.at = self.at, self.at + 1
-        try:
-            above, below = self.group(), self.group()
-            return _is_whole(above) and _is_whole(below) and self.peek()[1] not in ("^", "!")
-        except Unreadable:
-            return False
-        finally:
-            self.at = at
+        return self.peek() == ("command", "frac") and \
+            _WHOLE_PARTS.match(" ".join(text for _, text in self.tokens[self.at + 1:self.at + 8])) is not None
 
     def is_slashed_fraction(self) -> bool:
         kinds = [self.peek(offset) for offset in range(3)]
@@ -209,9 +202,10 @@ class _Reader:
         return node
 
     def exponent(self) -> Node:
-        if self.peek()[1] == "{" or self.peek()[1] == "(":
+        kind, text = self.peek()
+        if text in ("{", "("):
             return self.postfixed(self.atom())
-        return self.single()
+        return self.atom() if kind == "number" and text.isdigit() else self.single()    # whoever writes 2^10 means 1024
 
     def postfixed(self, node: Node) -> Node:
         while True:
@@ -242,6 +236,14 @@ class _Reader:
         return self.atom()
 
     def atom(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable("it is nested too deep")
+        node = self.unsigned()
+        self.depth -= 1
+        return node
+
+    def unsigned(self) -> Node:
         kind, text = self.peek()
         self.at += 1
         if kind == "number":
@@ -294,7 +296,7 @@ class _Reader:
         if text.lower() in _WORDS and not text.isupper():
             raise Unreadable(f"{text!r} is a word")
         *before, last = text
-        nodes = [("symbol", letter) for letter in before] + [self.indexed(last)]
+        nodes = [_letter(letter) for letter in before] + [self.indexed(last)]
         node = nodes[0]
         for one in nodes[1:]:
             node = ("·", node, one)
@@ -309,20 +311,8 @@ class _Reader:
             while self.takes("'"):
                 name += "'"
         if name[0] in "fghFGP" and len(name.rstrip("'")) == 1 and self.peek() == ("sign", "("):
-            at = self.at
-            self.at += 1
-            try:
-                inner = self.sum()
-                self.needs(")")
-            except Unreadable:
-                self.at = at
-                return ("symbol", name)
-            return ("call", name, inner)
-        if name == "e":
-            return ("e",)
-        if name == "i":
-            return ("i",)
-        return ("symbol", name)
+            return ("call", name, self.atom())
+        return _letter(name)
 
     def index(self) -> str:
         """The text of an index, which is a part of a name."""
@@ -470,6 +460,10 @@ class _Reader:
 
 
 _WORDS = frozenset(["the", "and", "or", "is", "are", "of", "to", "in", "if", "not", "for", "by", "no", "yes", "all", "any", "per", "was", "has", "an", "as", "at", "be", "do", "we", "it", "its", "but", "can"])
+
+
+def _letter(name: str) -> Node:
+    return (name,) if name in ("e", "i") else ("symbol", name)
 
 
 def _is_whole(node: Node) -> bool:
@@ -693,14 +687,18 @@ def _padded(values: tuple, n: int) -> tuple:
     return values if len(values) == n else values * n
 
 
-def fraction(node: Node) -> tuple[Node, Node]:
-    """An expression as one fraction: y − 6/x is (xy − 6, x)."""
+def fraction(node: Node, levels: int = 8) -> tuple[Node, Node]:
+    """An expression as one fraction: y − 6/x is (xy − 6, x); fractions in fractions are cleared `levels` deep.
+
+    A continued fraction grows twofold with each level.
+    """
     kind, one = node[0], ("number", Fraction(1))
     if kind == "neg":
-        above, below = fraction(node[1])
+        above, below = fraction(node[1], levels)
         return ("neg", above), below
-    if kind in ("+", "·", "/"):
-        (a, b), (c, d) = fraction(node[1]), fraction(node[2])
+    if kind in ("+", "·") or (kind == "/" and levels):
+        levels -= kind == "/"
+        (a, b), (c, d) = fraction(node[1], levels), fraction(node[2], levels)
         if kind == "·":
             return _times(a, c), _times(b, d)
         if kind == "/":

@@ -102,7 +102,7 @@ def spelt(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
         return text.strip()
     if "\\\\" in text:
         text = _ESCAPED_TWICE.sub(r"\\", text) if "\\begin" not in text else text
-        text = text if _TABLE.search(text) else _BREAK.sub("\n", text)
+    text = text if _TABLE.search(text) else _BREAK.sub("\n", text)
     text = _DELIMITERS.sub("$", text)
     text = _THOUSANDS.sub(",", _POINT.sub(".", text))
     text = _DEGREE.sub(r"\\degree ", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ def _table() -> dict[str, Unit]:
             add("length", factor, f"{short}m", f"{prefix}{stem}", f"{prefix}{stem}s")
         if prefix in whole:
             for stem in ("litre", "liter"):
-                add("volume", factor, f"{short}l", f"{short}L", f"{prefix}{stem}", f"{prefix}{stem}s")
+                names = f"{short}l", f"{short}L", f"{prefix}{stem}", f"{prefix}{stem}s"
+                add("length^3", Fraction(factor) / 1000, *names)
         if prefix not in ("deci", "centi"):
             add("mass", factor, f"{short}g", f"{prefix}gram", f"{prefix}grams")
             for dimension, symbol, name in (
@@ -50,9 +52,9 @@ def _table() -> dict[str, Unit]:
     add("mass", "453.59237", "lb", "lbs", "pound", "pounds")
     add("mass", "28.349523125", "oz", "ounce", "ounces")
     add("mass", 10**6, "t", "ton", "tons", "tonne", "tonnes")
-    add("volume", "3.785411784", "gal", "gallon", "gallons")
-    add("volume", "0.001", "cc")
-    add("area", 10**4, "ha", "hectare", "hectares")
+    add("length^3", "0.003785411784", "gal", "gallon", "gallons")
+    add("length^3", "1e-6", "cc")
+    add("length^2", 10**4, "ha", "hectare", "hectares")
     add("time", "0.001", "ms", "millisecond", "milliseconds")
     add("time", 1, "s", "sec", "secs", "second", "seconds")
     add("time", 60, "min", "mins", "minute", "minutes")
@@ -61,8 +63,9 @@ def _table() -> dict[str, Unit]:
     add("time", 7 * 86400, "week", "weeks")
     add("months", 1, "month", "months")
     add("months", 12, "yr", "yrs", "year", "years")
-    add("speed", Fraction(1609344, 3600000), "mph")
-    add("speed", Fraction(1, 3) * Fraction(10, 12), "kph", "kmph")
+    add("length · time^-1", Fraction(1609344, 3600000), "mph")
+    add("length · time^-1", Fraction(1000, 3600), "kph", "kmph")
+    add("energy", 3600000, "kWh")
     add("charge", 1, "C")
     add("voltage", 1, "volt", "volts")
     add("current", 1, "amp", "amps")
@@ -93,8 +96,19 @@ def _table() -> dict[str, Unit]:
 UNITS = _table()
 # A letter that may as well be a variable: it counts as a unit where it is set upright, or in running text.
 LETTERS = frozenset(name for name in UNITS if len(name) == 1 and name.isalpha())
-_FOLDED = {name.lower(): unit for name, unit in reversed(UNITS.items()) if len(name) > 2 or name in ("cm", "mm", "km")}
 POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+
+
+def _folded() -> dict[str, Unit]:
+    """Units by their spelling in small letters, where that is one unit's alone: "km" for KM, and nothing for MHZ."""
+    found = defaultdict(set)
+    for name, unit in UNITS.items():
+        if len(name) > 2 or name in ("cm", "mm", "km"):
+            found[name.lower()].add(unit)
+    return {name: units.pop() for name, units in found.items() if len(units) == 1}
+
+
+_FOLDED = _folded()
 
 
 def unit_named(name: str) -> Unit | None:
@@ -102,11 +116,12 @@ def unit_named(name: str) -> Unit | None:
     return UNITS.get(name) or _FOLDED.get(name.lower())
 
 
-_FACTOR = re.compile(r"(\\degree ?[CF]?|\\[A-Za-z]+ ?[A-Za-z]*|[A-Za-z]+|[$€£¥¢%])\.?(?: ?\^ ?\{? ?(-?[1-9]) ?\}?)?")
+_FACTOR = re.compile(
+    r"(\\degree ?[CF]?|\\[A-Za-z]+ ?[A-Za-z]*|[A-Za-z]+|[$€£¥¢%])\.?"
+    r"(?: ?\^ ?\{? ?(-?[1-9]) ?\}?|([23])(?![0-9A-Za-z]))?"
+)
+_BELOW = re.compile(r"/ ?\(([^()/]{1,30})\)$")      # J/(kg K): whatever stands behind a stroke is below it
 _SEPARATOR = re.compile(r" ?(?:(/|\bper\b|\bp\.?(?= ))|\\cdot|\*|-| ) ?|")
-
-
-_SQUARED = re.compile(r"(?<=[A-Za-z]{2})()([23])(?![0-9])")       # cm2
 
 
 def unit_of(text: str) -> Unit | None:
@@ -114,7 +129,7 @@ def unit_of(text: str) -> Unit | None:
 
     None for everything else. Text dress is taken off before (`spelling.plain`).
     """
-    text = " ".join(_SQUARED.sub(r"\1^\2", text.replace("{", "").replace("}", "")).split())
+    text = _BELOW.sub(r"/\1", " ".join(text.replace("{", "").replace("}", "").split()))
     if not text or len(text) > 60:
         return None
     if (whole := unit_named(text)) is not None:
@@ -136,16 +151,16 @@ def unit_of(text: str) -> Unit | None:
         unit = match and unit_named(match[1].strip())
         if unit is None:
             return None
-        if match[2]:
-            unit = raised(unit, int(match[2]))
-        elif match.end() < len(text) and text[match.end()] in "23" and not text[match.end():match.end() + 2].isalnum():
+        if match[3] and unit.dimension != "length":     # cm2 is cm^2
             return None
+        if power := match[2] or match[3]:
+            unit = raised(unit, int(power))
         found = unit if found is None and sign == 1 else times(found or Unit("", Fraction(1)), unit, sign)
         position = match.end()
         if position == len(text):
             break
         separator = _SEPARATOR.match(text, position)
-        if not separator[0]:
+        if not separator[0] or separator.end() == len(text):
             return None
         sign = -1 if separator[1] else sign
         position = separator.end()
@@ -154,7 +169,7 @@ def unit_of(text: str) -> Unit | None:
 
 def raised(unit: Unit, power: int) -> Unit:
     """A unit to a power: cm to 2 is cm². A volume is a length to 3: ml is cm³."""
-    return Unit(_joined({unit.dimension: power}), unit.factor**power)
+    return Unit(_joined({name: one * power for name, one in _powers(unit.dimension).items()}), unit.factor**power)
 
 
 def times(one: Unit, other: Unit, sign: int = 1) -> Unit:

@@ -681,7 +681,9 @@ _CURRENCY = re.compile(r"\s*(-?)\s*(?:US|A|HK)?(\\?\$|€|£|¥|\\pounds|\\euro|
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _UNIT_BEGINS = re.compile(r"\\text\{|\\degree|\\%|%|(?<![A-Za-z\\])[A-Za-z]|\\(?:Omega|mu)(?![A-Za-z])|[€£¥¢$]|\\\$")
 _GOES_ON = re.compile(r"(?<=[0-9]) ?(?:\\ldots|\.\.\.) ?$")
-_LITERAL = re.compile(r"[-+]?[0-9][0-9.,/ ]*")
+_LITERAL = re.compile(
+    r"[-+]?[0-9][0-9.,/ ]*(?:(?:\\times|\\cdot|\*) *10 ?\^ ?(?:\{ ?-?[0-9]{1,3} ?\}|-?[0-9]{1,3}) *)?"
+)
 
 
 def _is_currency(text: str) -> bool:
