@@ -622,11 +622,23 @@ def _value(node: Node, point: _Point):
         if abs(values[0]) > _MAX_FACTORIAL:
             raise Unreadable("a factorial that is too large")
         return mp.gamma(values[0] + 1)
+    if kind == "binomial":
+        return _binomial(values[0], exact(node[2]))
     if kind.startswith("call "):
         if abs(values[0]) > mpf(10) ** 20:
             raise Unreadable("an argument that is too large")
         return getattr(mp, kind[5:])(values[0])
-    raise Unreadable(f"{kind} has no value")       # a binomial of other than small whole numbers
+    raise Unreadable(f"{kind} has no value")
+
+
+def _binomial(above, below: Fraction | None):
+    """n (n − 1) … / k! for a small whole k."""
+    if below is None or below.denominator != 1 or not 0 <= below <= 50:
+        raise Unreadable("a binomial of no small whole number")
+    value = mpf(1)
+    for k in range(int(below)):
+        value = value * (above - k) / (k + 1)
+    return value
 
 
 def _values(node: Node) -> Iterator[tuple[object, mpf]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ptdpo_cli.artifacts.schemas import Problem
@@ -12,7 +13,7 @@ from ptdpo_cli.mathtext.parts import parts, spellings
 from ptdpo_cli.mathtext.values import Text
 from ptdpo_cli.rewards import workers
 from ptdpo_cli.rewards.choices import letters_of, options_of
-from ptdpo_cli.rewards.verify import check_answer, decide, expression
+from ptdpo_cli.rewards.verify import check_answer, decide, expression, malformed
 
 
 def check_answers(
@@ -22,6 +23,7 @@ def check_answers(
     unfit, asked = [], []
     for problem in problems:
         try:
+            _check_signs(problem)
             check_answer(problem.answer, problem.answer_type, problem.choices)
         except UsageError as error:
             unfit.append((problem, error))
@@ -47,6 +49,20 @@ def check_answers(
                 hint="mend it, or give the problem the answer_type `text`",
             )))
     return unfit
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def _check_signs(problem: Problem) -> None:
+    """Refuse what careless copying leaves behind: control characters, and LaTeX whose braces do not close."""
+    answer = problem.answer
+    if isinstance(answer, str) and (control := _CONTROL.search(answer)):
+        raise UsageError("the answer of a problem holds a control character", expected="plain text",
+                         found=f"{control[0]!r} in {answer[:60]!r}", hint="write the row again, without it")
+    if isinstance(answer, str) and "\\" in answer and len(answer) <= 1000 and (fault := malformed(answer)):
+        raise UsageError(f"the answer of a problem of type {problem.answer_type} {fault}", found=repr(answer),
+                         hint="mend it")
 
 
 def failures(problem: Problem) -> list[str]:
