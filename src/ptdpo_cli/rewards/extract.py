@@ -34,6 +34,7 @@ _PHRASE = re.compile(
     rf"|\b(?P<colon>(?:(?:final|correct|right|best|most likely|closest) )?(?:ans(?:wers?)?|option|choice)) ?[:=：] ?"
     r"|(?P<chinese>【?(?:正确)?(?:答案|选项)】?(?:是|为|应该是|应为)? ?[:：]? ?|故?(?:应|正确)?选(?:择|项)?(?:是|为)? ?[:：]? ?(?=[(（]?[A-Z]))"
     r"|^\W{0,4}answer (?=\$|\\[(\[])"
+    r"|\banswers?(?: [a-z]+){1,3} (?:is|are)\b ?:? ?"
     r"|\bI(?:'d| would| will|'ll)? (?:choose|select|pick|go with) ",
     re.IGNORECASE,
 )
@@ -52,7 +53,7 @@ _LINE = re.compile(
 )
 _LABEL = re.compile(r"(?<![A-Za-z0-9])[(（]([A-Z])[)）]|(?<![A-Za-z0-9(])([A-Z])[.:)](?= )")
 _MARKED = re.compile(
-    r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b(?:[Oo]ption|[Cc]hoice) ([A-Z])\b"
+    r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b(?:[Oo]ption|[Cc]hoice) ([A-Z])\b|\banswer \(?([A-Z])\)? (?=is|fits|matches)"
     r"|(?<![A-Za-z] )\b([A-Z]) is (?:the )?(?:correct|right|best)\b"
 )
 _CLOSES = re.compile(r"(?:\b|['’])(?:is|s|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?(?:[.!]?\s*$|[.!](?=\s)|,(?! ?(?:and |or )?\(?[A-Z]\b))")
