@@ -12,20 +12,22 @@ from ptdpo_cli.mathtext.values import Scalar, Text
 
 LETTERS = "ABCDEFGHIJ"          # those of a problem whose options are not known
 
-_STATEMENT = re.compile(
+_STATEMENT = re.compile(       # "The correct answer is therefore"
     r"\A(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:(?:final|correct|right|best) )?(?:answers?|options?|choices?)"
-    r"(?: (?:is|are))?(?: (?:therefore|thus|hence|clearly|then))?,? ?:? ",
+    r"(?: (?:is|are))?(?: (?:therefore|thus|hence|consequently|clearly|then))?,? ?:? ",
     re.IGNORECASE,
 )
-_BARE = re.compile(r"(?:(?:option|choice|answer|statement) ?:? ?)?[(\[{<]?[ ]?([A-Za-z])[ ]?[)\]}>]?[.:,;。]?(?:###)?", re.IGNORECASE)
-_LETTERED = re.compile(
-    r"(?:option |choice )?(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])(?:[.:)、,;]| [-–—=](?= )| ?(?=[(\[$\\])| (?=[-+.0-9$€£])))[.:,)]?\s*(\S.*)",
+_BARE = re.compile(
+    r"(?:(?:option|choice|answer|statement) ?:? ?)?[(\[{<]?[ ]?([A-Za-z])[ ]?[)\]}>]?[.:,;。]?(?:###)?", re.IGNORECASE
+)
+_LETTERED = re.compile(     # "B. 12", "(B) 12", "B (12)", "B, 12", "B 12"
+    r"(?:option |choice )?"
+    r"(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])(?:[.:)、,;]| [-–—=](?= )| ?(?=[(\[$\\])| (?=[-+.0-9$€£])))[.:,)]?\s*(\S.*)",
     re.DOTALL | re.IGNORECASE,
 )
-
-
-_LETTER_BEHIND = re.compile(
-    r"(.{1,80}?)[,;]? ?(?:(?:i\.e\.|that is|which is|so|hence|namely),? )?(?:\( ?(?:option |choice )?([A-Za-z]) ?\)|\(?(?:option|choice) \(?([A-Za-z])\)?\)?)\.?"
+_LETTER_BEHIND = re.compile(    # "12 (B)", "12, i.e. option B"
+    r"(.{1,80}?)[,;]? ?(?:(?:i\.e\.|that is|which is|so|hence|namely),? )?"
+    r"(?:\( ?(?:option |choice )?([A-Za-z]) ?\)|\(?(?:option|choice) \(?([A-Za-z])\)?\)?)\.?"
 )
 
 
@@ -47,7 +49,7 @@ def _unmarked(text: str) -> str:
 
 
 def choice_of(text: str, choices: Sequence[str]) -> str | None:
-    """The one option that a text names; None if it names none, several, or one by its letter and another by its text."""
+    """The one option that a text names; None if it names none, several, or one by letter and another by text."""
     return named_options(text, choices)[0]
 
 
@@ -65,31 +67,36 @@ def named_options(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
     if (found := _by_text(text, options)) is not None:
         return letters[found], False
     stated = _STATEMENT.sub("", _unmarked(text), count=1) if len(text) < 600 else ""
-    if behind := _LETTER_BEHIND.fullmatch(stated):      # "5 cm, i.e. option B"
-        said = _by_text(behind[1], options) if choices else None
-        said = _by_value(behind[1], options) if said is None and choices else said
+    if (behind := _LETTER_BEHIND.fullmatch(stated)) and (said := _meant(behind[1], options)) is not None:
         letter = (behind[2] or behind[3]).upper()
-        if said is not None and letter in letters:
+        if letter in letters:
             return (letter, False) if letters[said] == letter else (None, True)
     if match := _LETTERED.fullmatch(stated):
-        letter, rest = (match[1] or match[2]).upper(), match[3]
-        if raw := _LETTERED.fullmatch(_STATEMENT.sub("", spelt(text).strip("*`'\"“” "), count=1)):
-            rest = raw[3]       # with its LaTeX
-        if letter not in letters:
-            return None, False
-        rest = rest[1:-1] if re.fullmatch(r"\([^()]*\)|\[[^\[\]]*\]", rest) else rest
-        if choices:
-            own = options[letters.index(letter)]
-            if own.is_said_by(rest):
-                return letter, False
-            if (other := _by_text(rest, options)) is not None or (other := _by_value(rest, options)) is not None:
-                return None, letters[other] != letter
-            if rest.startswith(("not ", "is not ")):
-                return None, False
-        others = set(re.findall(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])", rest)) & set(letters) - {letter}
-        return (None if others and len(rest) < 40 else letter), False
+        return _lettered(match, text, options, letters)
     found = _by_value(text, options)
     return (letters[found] if found is not None else None), False
+
+
+def _lettered(match: re.Match, text: str, options: Sequence[Option], letters: str) -> tuple[str | None, bool]:
+    """A letter with more behind it: its own option's text, another's, or none."""
+    letter, rest = (match[1] or match[2]).upper(), match[3]
+    if letter not in letters:
+        return None, False
+    if raw := _LETTERED.fullmatch(_STATEMENT.sub("", spelt(text).strip("*`'\"“” "), count=1)):
+        rest = raw[3]       # with its LaTeX
+    rest = rest[1:-1] if re.fullmatch(r"\([^()]*\)|\[[^\[\]]*\]", rest) else rest
+    if options and options[letters.index(letter)].is_said_by(rest):
+        return letter, False
+    if (other := _meant(rest, options)) is not None:
+        return None, letters[other] != letter
+    if rest.startswith(("not ", "is not ")):
+        return None, False
+    others = set(re.findall(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])", rest)) & set(letters) - {letter}
+    return (None if others and len(rest) < 40 else letter), False
+
+
+def _meant(text: str, options: Sequence[Option]) -> int | None:
+    return found if (found := _by_text(text, options)) is not None else _by_value(text, options)
 
 
 class Option:
@@ -112,7 +119,9 @@ class Option:
 
 @lru_cache(maxsize=4096)
 def options_of(choices: tuple[str, ...]) -> tuple[Option, ...]:
-    return tuple(Option(re.sub(rf"^\(?{letter}[).:]\s+", "", text)) for letter, text in zip(ascii_uppercase, choices, strict=False))
+    """The options of a problem, each as it is compared."""
+    pairs = zip(ascii_uppercase, choices, strict=False)
+    return tuple(Option(re.sub(rf"^\(?{letter}[).:]\s+", "", text)) for letter, text in pairs)
 
 
 def _by_text(text: str, options: Sequence[Option]) -> int | None:
@@ -129,15 +138,14 @@ def _by_text(text: str, options: Sequence[Option]) -> int | None:
 
 
 def _by_value(text: str, options: Sequence[Option]) -> int | None:
-    """The one option of this value."""
+    """The one option of this value; of 1/2 and 0.5 the one that stands there as it is written."""
     value = read(text)
     if isinstance(value, Text):
         return None
-    found = [index for index, option in enumerate(options) if not isinstance(option.value, Text) and same(value, option.value)]
-    if len(found) > 1:      # 1/2 and 0.5: whoever writes one of them as it stands means that one
-        exact = [index for index in found if isinstance(option := options[index].value, Scalar) and isinstance(value, Scalar)
-                 and option.node == value.node]
-        found = exact
+    found = [k for k, option in enumerate(options) if not isinstance(option.value, Text) and same(value, option.value)]
+    if len(found) > 1:
+        found = [k for k in found if isinstance(one := options[k].value, Scalar) and isinstance(value, Scalar)
+                 and one.node == value.node]
     return found[0] if len(found) == 1 else None
 
 
@@ -158,3 +166,43 @@ def letter_set(text: str, choices: Sequence[str]) -> set[str] | None:
     if not found or None in found or not {one[1].upper() for one in found} <= set(letters):
         return None
     return {one[1].upper() for one in found}
+
+
+_LABEL = re.compile(r"(?<![A-Za-z0-9])[(（]([A-Z])[)）]|(?<![A-Za-z0-9(])([A-Z])[.:)](?= )")
+
+
+def lists_options(text: str) -> bool:
+    """Whether A, B and C stand there as labels: a list of the options, which chooses none."""
+    labels = {one or other for one, other in _LABEL.findall(text)}
+    return {"A", "B"} <= labels and (len(labels) > 2 or "\n" not in text.strip())
+
+
+_DENIED = re.compile(
+    r"(?:\bnot|n't|\bneither|\bnor|\bno|\bexcept|\bother than|\bincorrect[^.]{0,20}|\bfalse that)(?: [a-z]+){0,2} $",
+    re.IGNORECASE,
+)
+_MAX_SPANS = 200
+
+
+def mentions(text: str, choices: tuple[str, ...]) -> set[int]:
+    """Which options' texts stand in a text as whole words; one that stands inside of a longer one does not count."""
+    spans: list[tuple[int, int, int]] = []
+    for index, option in enumerate(choices):
+        if (pattern := _mention_of(option)) is not None:
+            spans += [(match.start(), match.end(), index) for match in pattern.finditer(text)]
+    if len(spans) > _MAX_SPANS:
+        return set(range(len(choices)))
+    longest = [(start, index) for start, end, index in spans
+               if not any(a <= start and end <= b and b - a > end - start for a, b, _ in spans)]
+    return {index for start, index in longest if not _DENIED.search(text, max(0, start - 40), start)}
+
+
+@lru_cache(maxsize=4096)
+def _mention_of(option: str) -> re.Pattern | None:
+    words = plain(option).strip(" .").split()
+    if not words or len(words) > 40 or (len(words) == 1 and len(words[0]) < 2):
+        return None
+    body = r"\s+".join(map(re.escape, words))
+    plural = "(?:e?s)?" if words[-1].isalpha() and len(words[-1]) > 2 else ""
+    flags = re.IGNORECASE if re.search(r"[^\W\d_]{3}", option) else re.NOFLAG
+    return re.compile(rf"(?<![\w.,$£€-])(?<!\d ){body}{plural}(?![\w%]|[.,:]\d|-\w)", flags)

@@ -18,3 +18,10 @@ def format_reward(text: str) -> float:
         if position < len(part):
             return 0.0
     return 1.0
+
+
+
+def after_thought(text: str) -> str | None:
+    """What a response says after its last thought; None if it is still thinking."""
+    answer = text.rpartition("</think>")[2]
+    return None if "<think>" in answer else answer

@@ -10,10 +10,11 @@ from typing import Protocol
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.rewards import workers
-from ptdpo_cli.rewards.extract import after_thought, extract, is_refusal
-from ptdpo_cli.rewards.format import format_reward
+from ptdpo_cli.rewards.extract import extract
+from ptdpo_cli.rewards.format import after_thought, format_reward
 from ptdpo_cli.rewards.functions import Call, call_functions
 from ptdpo_cli.rewards.published import published
+from ptdpo_cli.rewards.refusals import is_refusal
 from ptdpo_cli.rewards.shaping import overlong_penalty, repetition_penalty
 from ptdpo_cli.rewards.verify import contradicts, decide, decimals, expression, malformed, n_values
 

@@ -16,7 +16,8 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.mathtext import plain, words
 from ptdpo_cli.rewards import workers
 from ptdpo_cli.rewards.choices import letter_set
-from ptdpo_cli.rewards.extract import WAYS, after_thought, extract
+from ptdpo_cli.rewards.extract import WAYS, extract
+from ptdpo_cli.rewards.format import after_thought
 from ptdpo_cli.rewards.verify import expression, number
 
 Ask = Callable[[str, str], bool]        # (found, gold) -> equal by algebra

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.endpoint import Endpoint, Ledger, Reply, ask_each, open_database, shown
-from ptdpo_cli.rewards.extract import after_thought
+from ptdpo_cli.rewards.format import after_thought
 from ptdpo_cli.rewards.judge import spelt_out
 
 PROMPT = """\

@@ -14,7 +14,7 @@ from ptdpo_cli.artifacts.schemas import ANSWER_TYPES
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import expression as expressions
 from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
-from ptdpo_cli.mathtext.equality import same_formula, same_unit
+from ptdpo_cli.mathtext.equality import same_formula, same_name, same_unit
 from ptdpo_cli.mathtext.kinds import has_words, needs_algebra, type_of
 from ptdpo_cli.mathtext.values import Named, Scalar, Text, Value, split_at, values_in
 from ptdpo_cli.rewards import workers
@@ -108,8 +108,8 @@ def check_answer(answer: str, answer_type: str, choices: Sequence[str] = ()) -> 
     if gold.casefold() in ("nan", "none", "null") and answer_type != "text":
         raise UsageError("the answer of a problem is no answer", expected="text or a number", found=repr(answer))
     if len(answer) > _MAX_REFERENCE_CHARACTERS:
-        raise UsageError("the answer of a problem is too long", expected=f"{_MAX_REFERENCE_CHARACTERS} characters at most",
-                         found=f"{len(answer)} characters")
+        raise UsageError("the answer of a problem is too long",
+                         expected=f"{_MAX_REFERENCE_CHARACTERS} characters at most", found=f"{len(answer)} characters")
     if answer_type in ("integer", "float") and _literal(answer) is None:
         raise UsageError(
             f"the answer of a problem of type {answer_type} is not a number",
@@ -203,14 +203,13 @@ def _is_rounded(found: Fraction, gold: Fraction, n_decimals: int) -> bool:
 def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
     if squeezed(extracted) == squeezed(answer) or same_formula(extracted, answer):
         return True
-    if answer_type == "text" and (gold := words(answer)) in _OPPOSITES:
-        return leading_opposite(extracted) == gold
-    if len(letter := squeezed(answer)) == 1 and letter.isupper() and answer_type == "text":
-        return bare_letter(extracted) == letter
+    if answer_type == "text":
+        if (gold := words(answer)) in _OPPOSITES:
+            return leading_opposite(extracted) == gold
+        if len(gold) == 1 and gold.isascii() and gold.isalpha():
+            return bare_letter(extracted) == gold.upper()
     found, gold = read(extracted), read(answer)
-    if isinstance(gold, Text) and (same_words(extracted, answer) or (answer_type == "text" and words(extracted) == words(answer))):
-        return True
-    if answer_type == "text" and len(squeezed(answer)) == 1 and words(extracted) == words(answer):
+    if isinstance(gold, Text) and same_words(extracted, answer):
         return True
     if _reaches(found, gold) or same(found, gold):
         return True
@@ -221,19 +220,24 @@ def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
 
 def _reaches(found: Value, gold: Value) -> bool:
     """Whether a measured value, as 4.4 m, is the found one when that is rounded to its decimals."""
-    found, is_named = (found.value, True) if isinstance(found, Named) else (found, False)
-    gold, is_named = (gold.value, True) if isinstance(gold, Named) else (gold, is_named)
-    if not (isinstance(found, Scalar) and isinstance(gold, Scalar)) or (gold.unit is None and not is_named):
+    if isinstance(gold, Named):
+        if isinstance(found, Named) and not same_name(found.name, gold.name):
+            return False
+        gold = gold.value
+    elif not isinstance(gold, Scalar) or gold.unit is None:
+        return False
+    found = found.value if isinstance(found, Named) else found
+    if not (isinstance(found, Scalar) and isinstance(gold, Scalar)) or same_unit(found.unit, gold.unit) != 1:
         return False
     n_decimals = decimals(gold.text, None)
-    if n_decimals < 1 or not expressions.is_literal(found.node) or same_unit(found.unit, gold.unit) != 1:
+    if n_decimals < 1 or not expressions.is_literal(found.node):
         return False
     values = expressions.exact(found.node), expressions.exact(gold.node)
     return None not in values and _is_rounded(*values, n_decimals)
 
 
 def _by_algebra(extracted: str, answer: str) -> bool | None:
-    """None where math-verify has to compare: both are mathematics, and one of them is of a kind that `mathtext` declines."""
+    """None where math-verify has to compare: both are mathematics, one of them of a kind that `mathtext` declines."""
     texts = extracted, answer
     if any(has_words(spelt(text)) or malformed(text) for text in texts) or not any(map(needs_algebra, texts)):
         return False
