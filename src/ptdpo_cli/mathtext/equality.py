@@ -115,7 +115,7 @@ def _same_several(found: Value, gold: Several) -> bool:
 
 
 def _same_and_same_name(found: Value, gold: Value) -> bool:
-    return _same_name(found.name, gold.name) and same(found.value, gold.value)
+    return same_name(found.name, gold.name) and same(found.value, gold.value)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -125,14 +125,14 @@ def _same_named(found: Value, gold: Named) -> bool:
     if isinstance(found, Named):
         if found.also is not None and _same_named(Named(found.name, found.also), gold):
             return True
-        return _same_name(found.name, gold.name) and same(found.value, gold.value)
+        return same_name(found.name, gold.name) and same(found.value, gold.value)
     if isinstance(found, Relation):
         relation = _as_relation(gold)
         return _same_relation(found, relation) if isinstance(relation, Relation) else same(found, gold.value)
     return same(found, gold.value)
 
 
-def _same_name(one: Node | str, other: Node | str) -> bool:
+def same_name(one: Node | str, other: Node | str) -> bool:
     """Whether two names may mean one thing: a word beside a letter may, two different letters do not."""
     if not one or not other:
         return True

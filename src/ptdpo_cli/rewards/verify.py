@@ -14,7 +14,7 @@ from ptdpo_cli.artifacts.schemas import ANSWER_TYPES
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import expression as expressions
 from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
-from ptdpo_cli.mathtext.equality import same_unit
+from ptdpo_cli.mathtext.equality import same_name, same_unit
 from ptdpo_cli.mathtext.kinds import has_words, needs_algebra, type_of
 from ptdpo_cli.mathtext.values import Named, Scalar, Text, Value, split_at, values_in
 from ptdpo_cli.rewards import workers
@@ -219,8 +219,11 @@ def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
 
 def _reaches(found: Value, gold: Value) -> bool:
     """Whether a measured value, as 4.4 m, is the found one when that is rounded to its decimals."""
-    found, is_named = (found.value, True) if isinstance(found, Named) else (found, False)
-    gold, is_named = (gold.value, True) if isinstance(gold, Named) else (gold, is_named)
+    names = [one.name for one in (found, gold) if isinstance(one, Named)]
+    if len(names) == 2 and not same_name(*names):
+        return False
+    is_named = bool(names)
+    found, gold = (one.value if isinstance(one, Named) else one for one in (found, gold))
     if not (isinstance(found, Scalar) and isinstance(gold, Scalar)) or (gold.unit is None and not is_named):
         return False
     n_decimals = decimals(gold.text, None)
