@@ -205,6 +205,8 @@ class _Reader:
         kind, text = self.peek()
         if text in ("{", "("):
             return self.postfixed(self.atom())
+        if kind == "sign" and text in "+-":
+            return self.signed(self.exponent)
         return self.atom() if kind == "number" and text.isdigit() else self.single()    # whoever writes 2^10 means 1024
 
     def postfixed(self, node: Node) -> Node:
@@ -570,12 +572,25 @@ def _factorial(number: int) -> int:
     return factorial(number)
 
 
+class _NotReal(ArithmeticError):
+    """A value outside of the real numbers."""
+
+
 class _Point:
-    """Values of the names at one point of comparison, drawn from their names; and the largest term of a sum there."""
+    """Values of the names at one point of comparison, drawn from their names; and the largest term of a sum there.
+
+    At the third one they are negative, which tells √x² from x; what is not real there (√x, ln x) is not compared there.
+    """
 
     def __init__(self, number: int):
         self.number = number
         self.largest = mpf(0)
+
+    def real(self, value, *of: object):
+        """A value of a root or logarithm. Errors: _NotReal where it is complex at the negative point, of real ones."""
+        if self.number == 2 and isinstance(value, mpc) and not any(isinstance(one, mpc) for one in of):
+            raise _NotReal
+        return value
 
     def value(self, name: str) -> mpf:
         draw = random.Random(f"{self.number} {name}").uniform(0.3, 3.3)
@@ -615,7 +630,7 @@ def _value(node: Node, point: _Point):
     if kind == "^":
         if (values[0] == 0 and values[1] == 0) or abs(values[1]) > _MAX_EXPONENT:
             raise Unreadable("a power without a value")
-        return mp.power(*values)
+        return point.real(_power(*values, exact(node[2])), *values)
     if kind == "abs":
         return abs(values[0])
     if kind == "!":
@@ -627,7 +642,7 @@ def _value(node: Node, point: _Point):
     if kind.startswith("call "):
         if abs(values[0]) > mpf(10) ** 20:
             raise Unreadable("an argument that is too large")
-        return getattr(mp, kind[5:])(values[0])
+        return point.real(getattr(mp, kind[5:])(values[0]), *values)
     raise Unreadable(f"{kind} has no value")
 
 
@@ -641,14 +656,26 @@ def _binomial(above, below: Fraction | None):
     return value
 
 
+def _power(base, exponent, fraction: Fraction | None):
+    """A power; the odd roots of a negative number are real, as at school: the third root of −8 is −2."""
+    if fraction is not None and fraction.denominator % 2 and fraction.denominator > 1 and not isinstance(base, mpc) and base < 0:
+        value = mp.power(-base, exponent)
+        return -value if fraction.numerator % 2 else value
+    return mp.power(base, exponent)
+
+
 def _values(node: Node) -> Iterator[tuple[object, mpf]]:
-    """The values at three points, with the largest term of a sum at each; None where there is no value."""
+    """The values at three points, with the largest term of a sum at each; None where there is none, nan where it is
+    not real.
+    """
     with mp.workdps(_DIGITS):
         for number in range(3 if symbols(node) else 1):
             point = _Point(number)
             try:
                 value = _value(node, point)
                 yield (None if mp.isnan(value) else value), point.largest
+            except _NotReal:
+                yield mp.nan, mpf(0)
             except (ArithmeticError, ValueError, OverflowError):
                 yield None, mpf(0)
 
@@ -680,6 +707,8 @@ def _agree(one: Node, other: Node, is_same) -> bool:
     n_points = 3 if names else 1
     compared = 0
     for (a, a_largest), (b, b_largest) in zip(_padded(sampled(one), n_points), _padded(sampled(other), n_points), strict=True):
+        if any(one is not None and mp.isnan(one) for one in (a, b)):
+            continue
         if (a is None) != (b is None):
             if isinstance(a if a is not None else b, mpc):
                 continue
@@ -731,6 +760,8 @@ def proportional(one: Node, other: Node) -> int:
         for (a, _), (b, _) in zip(_padded(sampled(one), 3), _padded(sampled(other), 3), strict=True):
             if a is None or b is None or a == 0 or b == 0 or mp.isinf(a) or mp.isinf(b):
                 return 0
+            if mp.isnan(a) or mp.isnan(b):
+                continue
             if ratio is None:
                 ratio = a / b
             elif abs(a / b - ratio) > _TOLERANCE * abs(ratio):

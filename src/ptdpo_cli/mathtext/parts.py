@@ -49,7 +49,7 @@ def _parts(value: Value, text: str) -> Iterator[str]:
         case Scalar():
             yield from _of_expression(value)
         case Named():
-            name = split_at_signs(text.replace("$", " "))[0] if "=" in text else ""
+            name = split_at_signs(text.replace("$", " "))[0] if "=" in text and value.name else ""     # not 24 * 24 = 576
             if name.strip() and not isinstance(read(name), Text):
                 yield name
             yield from _parts(value.value, "")
@@ -119,8 +119,8 @@ def _spellings(value: Value) -> Iterator[str]:
         case Several():
             texts = [text for item in value.items for text in _texts_of(item)]
             if len(texts) == len(value.items):
-                yield ", ".join(texts)
-                if not value.order:
+                yield from texts if value.any_one else [", ".join(texts)]
+                if not value.order and not value.any_one:
                     yield ", ".join(reversed(texts))
                     yield r" \text{ or } ".join(texts)
         case Ratio():

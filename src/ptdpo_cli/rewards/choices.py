@@ -168,12 +168,12 @@ def letter_set(text: str, choices: Sequence[str]) -> set[str] | None:
     return {one[1].upper() for one in found}
 
 
-_LABEL = re.compile(r"(?<![A-Za-z0-9])[(（]([A-Z])[)）]|(?<![A-Za-z0-9(])([A-Z])[.:)](?= )")
+_LABEL = re.compile(r"(?<![A-Za-z0-9])[(（](?: ([a-j]) |([A-Z]))[)）]|(?<![A-Za-z0-9(])([A-Z])[.:)](?= )")
 
 
 def lists_options(text: str) -> bool:
     """Whether A, B and C stand there as labels: a list of the options, which chooses none."""
-    labels = {one or other for one, other in _LABEL.findall(text)}
+    labels = {"".join(groups).upper() for groups in _LABEL.findall(text)}
     return {"A", "B"} <= labels and (len(labels) > 2 or "\n" not in text.strip())
 
 

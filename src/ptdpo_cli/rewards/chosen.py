@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from ptdpo_cli.mathtext import plain
 from ptdpo_cli.rewards.choices import LETTERS, bare_letter, lists_options, mentions, named_options
 from ptdpo_cli.rewards.prose import EMPHASIS, MAX_CHARACTERS, at_the_end, sentences
-from ptdpo_cli.rewards.refusals import is_refusal
+from ptdpo_cli.rewards.refusals import is_refusal, is_unsure
 from ptdpo_cli.rewards.verify import items
 
 _LINE = re.compile(         # "B", "(B)", "B. 12 cm", "Option B"
@@ -122,7 +122,7 @@ def yes_or_no(answer: str, choices: Sequence[str], answer_type: str) -> str | No
 
 
 def named_option(answer: str, choices: tuple[str, ...]) -> str | None:
-    """The option that a response is, or the only one that it speaks of, or with which its first or last sentence ends."""
+    """The option that a response is, the only one that it or its last sentence speaks of, or that this ends with."""
     if lists_options(answer):
         return None
     said = re.sub(r"^[0-9]{1,2}[.)] +(?=[A-Za-z])", "", answer.strip().strip("*#").strip())
@@ -139,6 +139,8 @@ def named_option(answer: str, choices: tuple[str, ...]) -> str | None:
     all_said = sentences(answer)
     if len(mentioned) < 2 and len(all_said) == 1 and (found := _only_value(answer, choices)):
         return found
+    if len(answer) < 800 and all_said and len(named := _named_by(all_said[-1], choices)) == 1:
+        return choices[named.pop()]
     looked_at = [*all_said[-1:], *(all_said[:1] if len(answer) < 1500 else ())]
     found = (at_the_end(EMPHASIS.sub("", sentence), choices, "choice") for sentence in looked_at)
     return next(filter(None, found), None)
@@ -150,6 +152,14 @@ def named_options_only(answer: str, choices: tuple[str, ...]) -> str | None:
     if len(said) > 300 or "\n" in said or re.search(r"\bor\b", said):
         return None
     return said if all(named_options(item, choices)[0] for item in items(said)) else None
+
+
+def _named_by(sentence: str, choices: tuple[str, ...]) -> set[int]:
+    """The options that a sentence speaks of, unless it asks, declines, or does not know."""
+    if sentence.endswith("?") or is_unsure(sentence):
+        return set()
+    found = mentions(EMPHASIS.sub("", plain(sentence)), choices)
+    return found if all(_is_telling(choices[k], is_short=True) for k in found) else set()
 
 
 _QUANTITY = re.compile(
@@ -172,4 +182,5 @@ def _only_value(sentence: str, choices: tuple[str, ...]) -> str | None:
 def _is_telling(option: str, *, is_short: bool) -> bool:
     """Whether an option's text is a word or a long number, so that a mention of it, in a short response, is no accident."""
     has_word = re.search(rf"(?!and\b|the\b)[^\W\d_]{{{3 if is_short else 4}}}", option) is not None
-    return has_word or len(re.findall("[0-9]", option)) >= 4
+    is_name = is_short and re.fullmatch("[A-Za-z]{1,3}[- ]?[0-9]{1,3}", option) is not None      # Q4
+    return has_word or is_name or len(re.findall("[0-9]", option)) >= 4

@@ -102,7 +102,7 @@ def _span(text: str, start: int) -> str | None:
         span = rest
     span = _OR_ABOUT.sub(r" \\approx ", span)
     span = _BUT.sub("", span.strip().strip("\"'*“”").rstrip(",;:").strip())
-    return span if span and len(span) <= 300 else None
+    return span if len(span) <= 300 and re.search(r"\w", span) else None
 
 
 def _formula(math: re.Match) -> str:
@@ -191,7 +191,10 @@ def _is_value(text: str, answer_type: str) -> bool:
     return not any(isinstance(one, Text) for one in (value.items if isinstance(value, Several) else [value]))
 
 
-_LEFT = re.compile(r"\bthere (?:are|is) .{1,60}\b(?:left|remaining|in total|altogether)\b", re.IGNORECASE)
+_SUMS_UP = re.compile(
+    r"\b(?:there (?:are|is) .{1,60}\b(?:left|remaining)|in total|altogether|together|a total of|makes|gives|leaves)\b",
+    re.IGNORECASE,
+)
 
 
 def bare_value(answer: str, answer_type: str) -> str | None:
@@ -200,24 +203,54 @@ def bare_value(answer: str, answer_type: str) -> str | None:
     if not said or answer_type == "choice":
         return None
     lines = [line.strip() for line in said.split("\n") if line.strip()]
+    if answer_type == "list" and (match := _LIST_LAST.search(lines[-1])):
+        return match[0]
     if len(lines) > 1:
         return _last_line(lines, answer_type)
-    if len(said) > 300:
+    if len(said) > 600:
         return None
     if math := _MATH.fullmatch(said.rstrip(".")):
         return _formula(math)
     if _is_value(said, answer_type):
         return said
+    if answer_type in ("integer", "float"):
+        return _number_of_few(sentences(said), answer_type)
+    if len(sentences(said)) != 1:
+        return None
     if answer_type == "text":
-        return said.rstrip(".") if len(said.split()) <= 6 and not _CONCLUDES.match(said) else None
-    if answer_type == "list":
-        return at_the_end(said, (), answer_type)
-    is_one, is_number = len(sentences(said)) == 1, answer_type in ("integer", "float")
-    formulas = list(_MATH.finditer(said)) if is_one else []
+        return _few_words(said)
+    formulas = list(_MATH.finditer(said))
     if len(formulas) == 1 and (_is_value(formula := _formula(formulas[0]), answer_type) or "\\begin" in formula):
         return formula
-    last = sentences(said)[-1]
-    return _only_number(last, answer_type) if is_number and (is_one or _LEFT.search(last)) else None
+    return None
+
+
+_LIST_LAST = re.compile(r"\[[^\[\]]{1,200}\](?=[.`*]{0,3}$)")
+
+
+def _few_words(sentence: str) -> str | None:
+    """A text of a few words, or those that a sentence ends with: "The country with the highest value is Brazil."."""
+    if len(sentence.split()) <= 6 and not _CONCLUDES.match(sentence) and not re.search(r" (?:is|are) ", sentence):
+        return sentence.rstrip(".")
+    match = re.fullmatch(r".{1,200} (?:is|are|was|were) ((?:[^\s.]+ ?){1,3})\.?", sentence)
+    return match[1] if match else None
+
+
+def _number_of_few(said: Sequence[str], answer_type: str) -> str | None:
+    """The number of a sentence or a few: the only one, the one that begins, the one that the last sentence sums up."""
+    first, last = said[0], said[-1]
+    if len(said) == 1:
+        formulas = list(_MATH.finditer(first))
+        if len(formulas) == 1 and _is_value(formula := _formula(formulas[0]), answer_type):
+            return formula
+        return _only_number(first, answer_type)
+    if _is_value(first.rstrip("."), answer_type):
+        return first.rstrip(".")
+    if _SUMS_UP.search(last) and (found := _only_number(last, answer_type)):
+        return found
+    found = {number for sentence in said for _, number in _numbers_of(EMPHASIS.sub("", sentence))}
+    is_plain = not any(sentence.endswith("?") or is_unsure(sentence) or _ASKS.search(sentence) for sentence in said)
+    return found.pop() if len(found) == 1 and is_plain and not re.search("[*/=+]", "".join(said)) else None
 
 
 def _last_line(lines: Sequence[str], answer_type: str) -> str | None:
@@ -235,7 +268,8 @@ _NUMBER_WORDS = {"zero": 0, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
     ], 2)
 }
 _COUNTED = re.compile(
-    r"\bthere (?:are|is|were|was|will be|would be) (?:only |exactly |a total of |about |approximately )?(?=\S)",
+    r"(?:\bthere (?:are|is|were|was|will be|would be) |\ba total of )(?:only |exactly |a total of |about |approximately )?"
+    r"(?=\S)",
     re.IGNORECASE,
 )
 _REASON = re.compile(r",? (?:because|since|as (?:it|the|there))\b", re.IGNORECASE)
