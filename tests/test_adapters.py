@@ -34,7 +34,6 @@ from ptdpo_cli.errors import UsageError
 from public import problems
 
 
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("mirror")
@@ -700,16 +699,20 @@ def test_a_form_feed_is_no_space():
     ("$$3\\sqrt{2}$$", ("3\\sqrt{2}", "expression")),
     ("\\sin 30^\\circ", ("\\sin 30^\\circ", "expression")), ("(1, 2)", ("(1, 2)", "expression")),
     ("Rectangles", ("Rectangles", "text")), ("5 cm", ("5 cm", "quantity")), ("12:30", ("12:30", "ratio")),
-    ("5\\text{ cm}", ("5\\text{ cm}", "quantity")), ("45°", ("45°", "quantity")), ("2020-01-01", ("2020-01-01", "text")),
+    ("5\\text{ cm}", ("5\\text{ cm}", "quantity")), ("45°", ("45°", "quantity")),
+    ("2020-01-01", ("2020-01-01", "text")),
     ("3√2", ("3√2", "expression")), ("√(x+1)", ("√(x+1)", "expression")), ("2√3 cm", ("2√3 cm", "quantity")),
     ("-2≤x<1", ("-2≤x<1", "expression")), ("≥3", ("≥3", "text")), ("√", ("√", "text")),
     ("12,34", ("12,34", "alternatives")), ("x", ("x", "expression")), ("红色", ("红色", "text")),
     ("<answer>5</answer>", ("5", "integer")), ("#### 12", ("12", "integer")), ("\\boxed{3}", ("3", "integer")),
     ("\\boxed{3}, \\boxed{4}", ("\\boxed{3}, \\boxed{4}", "blanks")), ("$$7$$ $$10$$", ("$$7$$ $$10$$", "blanks")),
     ("7 or 11", ("7 or 11", "alternatives")), ("2:3", ("2:3", "ratio")), ("(1, 2]", ("(1, 2]", "interval")),
-    ("1.3.4.", ("1.3.4.", "statements")), ("①③", ("①③", "statements")), ("50%", ("50%", "quantity")), ("A", ("A", "choice")),
-    ("Area $=4 \\mathrm{~cm}^{2}$", ("Area $=4 \\mathrm{~cm}^{2}$", "named")), ("4$\\sqrt{3}$", ("4$\\sqrt{3}$", "expression")),
-    ("\\sum_{k=1}^{n} k^2", ("\\sum_{k=1}^{n} k^2", "expression")), ("1.5e3", ("1.5e3", "float")), ("2n+1.", ("2n+1.", "expression")),
+    ("1.3.4.", ("1.3.4.", "statements")), ("①③", ("①③", "statements")), ("50%", ("50%", "quantity")),
+    ("A", ("A", "choice")),
+    ("Area $=4 \\mathrm{~cm}^{2}$", ("Area $=4 \\mathrm{~cm}^{2}$", "named")),
+    ("4$\\sqrt{3}$", ("4$\\sqrt{3}$", "expression")),
+    ("\\sum_{k=1}^{n} k^2", ("\\sum_{k=1}^{n} k^2", "expression")), ("1.5e3", ("1.5e3", "float")),
+    ("2n+1.", ("2n+1.", "expression")),
 ])
 def test_the_type_of_a_free_answer(text, expected):
     assert valued(text) == expected

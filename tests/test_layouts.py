@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ptdpo_cli.artifacts.schemas import ANSWER_TYPES, Problem
+from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets import load_problems
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.rewards import check_answers

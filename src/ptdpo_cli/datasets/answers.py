@@ -9,14 +9,17 @@ from ptdpo_cli.datasets.reading import short
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import read, spelt, squeezed
 from ptdpo_cli.mathtext.kinds import type_of
-from ptdpo_cli.mathtext.values import Scalar, boxed_parts, unwrapped
+from ptdpo_cli.mathtext.values import Scalar
+from ptdpo_cli.mathtext.wrapping import boxed_parts, unwrapped
 
-_DOLLARS = re.compile(r"(?:\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\])\.?", re.DOTALL)
+_DOLLARS = re.compile(
+    r"(?:\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\])\.?", re.DOTALL
+)
 _MINUS_SIGNS = str.maketrans("−–－﹣", "----")
 _MAX_WORDS = 30         # of an answer; a longer one is an explanation
 _REASONS = re.compile(
-    r"\b(?:therefore|because|since|hence|thus|so that|we (?:get|have|find|obtain|know)|yields?|yielding|substitut\w+|simplif\w+"
-    r"|multiply|the answer is)\b|[∵∴]|因为|所以|因此", re.IGNORECASE,
+    r"\b(?:therefore|because|since|hence|thus|so that|we (?:get|have|find|obtain|know)|yields?|yielding|substitut\w+"
+    r"|simplif\w+|multiply|the answer is)\b|[∵∴]|因为|所以|因此", re.IGNORECASE,
 )
 _MIN_WORDS = 8          # of a text in which a reason makes it a solution
 

@@ -21,7 +21,7 @@ from ptdpo_cli.datasets.options import LETTERS
 from ptdpo_cli.datasets.reading import Reader, Row, did_you_mean, image_name, located, short
 from ptdpo_cli.datasets.tables import RawRow, open_table
 from ptdpo_cli.errors import UsageError
-from ptdpo_cli.mathtext.values import unwrapped
+from ptdpo_cli.mathtext.wrapping import unwrapped
 
 # What a column may be called; where a file has several of one line, the first is taken.
 COLUMNS = {

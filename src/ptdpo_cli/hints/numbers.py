@@ -64,7 +64,9 @@ _NOT_IN_PROSE = frozenset(["A", "C", "F", "J", "K", "L", "M", "N", "T", "V", "W"
 UNITS = {name: unit for name, unit in ALL_UNITS.items() if name not in _NOT_IN_PROSE and unit.dimension in (
     "length", "length^3", "mass", "time", "angle", "temperature", "temperature in °F", "count",
     "money in $", "money in €", "money in £",
-)} | {"°": ALL_UNITS["degree"], r"\circ": ALL_UNITS["degree"], "°c": ALL_UNITS["Celsius"], "°f": ALL_UNITS["Fahrenheit"]}
+)} | {
+    "°": ALL_UNITS["degree"], r"\circ": ALL_UNITS["degree"], "°c": ALL_UNITS["Celsius"], "°f": ALL_UNITS["Fahrenheit"],
+}
 _UNIT = re.compile(
     r"[\s$-]{0,2}(?:\^\s?\{?)?(?:\\(?:text|mathrm)\s?\{)?\s?(?:(square|sq\.?|cubic|cu\.?)\s)?"
     r"(\\circ|\\degree|[A-Za-z]{1,11}|°[CF]?|[$€£¢])(?![A-Za-z])"

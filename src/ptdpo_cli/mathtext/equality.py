@@ -90,10 +90,11 @@ def _same_several(found: Value, gold: Several) -> bool:
         return any(same(found, one) for one in gold.items)
     if isinstance(found, Bracketed) and found.left == "{" and not gold.order:
         return _matched(found.items, gold.items, same)
-    if isinstance(found, Named) and isinstance(found.value, Several | Bracketed):
-        if all(not isinstance(one, Named) for one in gold.items):
-            return _same_several(found.value, gold)
-    if isinstance(found, Several) and any(isinstance(one, Several) for one in gold.items) and _all_same(found.items, gold.items):
+    is_named = isinstance(found, Named) and isinstance(found.value, Several | Bracketed)
+    if is_named and not any(isinstance(one, Named) for one in gold.items):
+        return _same_several(found.value, gold)
+    is_nested = any(isinstance(one, Several) for one in gold.items)
+    if isinstance(found, Several) and is_nested and _all_same(found.items, gold.items):
         return True
     ours, theirs = list(values_in(found)), list(values_in(gold))
     if isinstance(found, Bracketed) and (found.left, found.right) == ("(", ")") and (
@@ -109,7 +110,7 @@ def _same_several(found: Value, gold: Several) -> bool:
         return True
     if all(isinstance(one, Named) for one in theirs) and all(isinstance(one, Named) for one in ours):
         return len(ours) == len(theirs) and _matched(ours, theirs, _same_and_same_name)
-    if isinstance(found, Several) and found.order and not gold.order and any(isinstance(one, Several) for one in found.items):
+    if isinstance(found, Several) and found.order and any(isinstance(one, Several) for one in found.items):
         return False
     return not gold.order and _matched(ours, theirs, same)
 
@@ -155,7 +156,9 @@ def _same_wording(one: str, other: str) -> bool:
 
 def _is_label(name: Node | str, gold: Value) -> bool:
     """Whether a name before an answer may be left out: not where the answer itself holds it."""
-    return isinstance(name, str) or not isinstance(gold, Scalar) or not expression.symbols(name) & expression.symbols(gold.node)
+    if isinstance(name, str) or not isinstance(gold, Scalar):
+        return True
+    return not expression.symbols(name) & expression.symbols(gold.node)
 
 
 def _as_relation(named: Named) -> Value:
@@ -187,8 +190,9 @@ def _same_scalar(found: Value, gold: Scalar) -> bool:
         case Relation():        # f(x) = x + 1 for x + 1
             name, *_, last = found.sides
             is_named = set(found.signs) == {"="} and name[0] in ("symbol", "call")
-            return is_named and not expression.symbols(name) & expression.symbols(gold.node) - expression.symbols(last) \
-                and gold.unit is None and not gold.is_closed and expression.same(last, gold.node)
+            own = expression.symbols(gold.node) - expression.symbols(last)
+            is_open = gold.unit is None and not gold.is_closed
+            return is_named and is_open and not expression.symbols(name) & own and expression.same(last, gold.node)
         case Ratio(terms=(one, other)) if gold.is_closed and gold.unit is None and not found.is_time:
             return expression.same(("/", one.node, other.node), gold.node)
         case Bracketed(left="{", items=(one,)):
@@ -207,8 +211,9 @@ def same_quantity(found: Scalar, gold: Scalar) -> bool:
         if (gold.unit if is_percent[0] else found.unit) is not None:
             return False
         if is_percent[0]:       # 75% for 3/4, and 50% for 50 where the sign is a unit
+            is_whole = expression.is_literal(theirs) and _is_whole(theirs)
             return expression.same(("/", ours, ("number", Fraction(100))), theirs) or \
-                (gold.is_closed and expression.is_literal(theirs) and _is_whole(theirs) and expression.same(ours, theirs))
+                (is_whole and expression.same(ours, theirs))
         return expression.same(ours, ("/", theirs, ("number", Fraction(100)))) or expression.same(ours, theirs)
     if None not in (found.unit, gold.unit) and {found.unit.dimension, gold.unit.dimension} == {"angle", "angle in rad"}:
         half_turn = ("/", ("number", Fraction(180)), ("pi",))
@@ -272,7 +277,7 @@ def squeezed(text: str) -> str:
 
 
 def same_words(found: str, gold: str) -> bool:
-    """Whether two texts are the same; in words case means nothing, among mathematical signs and single letters it does."""
+    """Whether two texts are the same; case means nothing in words, and much among signs and single letters."""
     ours, theirs = squeezed(found), squeezed(gold)
     if not theirs or ours == theirs:
         return bool(theirs)
@@ -288,7 +293,11 @@ def same_formula(found: str, gold: str) -> bool:
 
 
 _ELEMENTS = frozenset(
-    ["H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Ag", "Cd", "Sn", "Sb", "I", "Xe", "Cs", "Ba", "W", "Pt", "Au", "Hg", "Pb", "Bi", "U"]
+    [
+        "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
+        "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Ag",
+        "Cd", "Sn", "Sb", "I", "Xe", "Cs", "Ba", "W", "Pt", "Au", "Hg", "Pb", "Bi", "U",
+    ]
 )
 
 
@@ -372,7 +381,8 @@ def _interval_of(relation: Relation) -> list[Interval] | None:
             return [(_MINUS_INFINITY, False, sides[1], signs[0] == "≤")]
         if signs[0] in ">≥":
             return [(sides[1], signs[0] == "≥", _INFINITY, False)]
-    if len(sides) == 3 and sides[1][0] in ("symbol", "call") and not expression.symbols(sides[0]) | expression.symbols(sides[2]):
+    is_between = len(sides) == 3 and sides[1][0] in ("symbol", "call")
+    if is_between and not expression.symbols(sides[0]) | expression.symbols(sides[2]):
         if signs[0] in "<≤" and signs[1] in "<≤":
             return [(sides[0], signs[0] == "≤", sides[2], signs[1] == "≤")]
         if signs[0] in ">≥" and signs[1] in ">≥":
@@ -382,13 +392,10 @@ def _interval_of(relation: Relation) -> list[Interval] | None:
 
 def _same_intervals(found: list[Interval], gold: list[Interval]) -> bool:
     def is_same(one: Interval, other: Interval) -> bool:
-        return one[1] == other[1] and one[3] == other[3] and _same_bound(one[0], other[0]) and _same_bound(one[2], other[2])
+        bounds = (one[0], other[0]), (one[2], other[2])
+        return (one[1], one[3]) == (other[1], other[3]) and all(expression.same(*pair) for pair in bounds)
 
     return len(found) == len(gold) and _matched(found, gold, is_same)
-
-
-def _same_bound(one: Node, other: Node) -> bool:
-    return expression.same(one, other)
 
 
 def _same_variable(found: Value, gold: Value) -> bool:

@@ -1,9 +1,9 @@
 r"""School mathematics as a tree, read whole or not at all, and its value to 60 digits.
 
 Reads: numbers, letters with indices and primes, + − × ÷ / ± powers, factorials, roots, fractions, mixed numbers,
-absolute values, %, degrees, logarithms, trigonometric and hyperbolic functions, binomials, vectors, segments (AB), f(x).
-Declines: sums, integrals, limits, matrices, words, and whatever else is not in this list. A text is read to its last
-sign or `Unreadable` is raised: no part of it is passed over.
+absolute values, %, degrees, logarithms, trigonometric and hyperbolic functions, binomials, vectors, segments (AB),
+f(x). Declines: sums, integrals, limits, matrices, words, and whatever else is not in this list. A text is read to its
+last sign or `Unreadable` is raised: no part of it is passed over.
 """
 
 from __future__ import annotations
@@ -30,14 +30,21 @@ _MAX_FACTORIAL = 3000
 
 _FUNCTIONS = {
     name: function for names, function in (
-        ("sin", "sin"), ("cos", "cos"), ("tan tg", "tan"), ("cot ctg cotan", "cot"), ("sec", "sec"), ("csc cosec", "csc"),
+        ("sin", "sin"), ("cos", "cos"), ("tan tg", "tan"), ("cot ctg cotan", "cot"), ("sec", "sec"),
+        ("csc cosec", "csc"),
         ("arcsin asin", "asin"), ("arccos acos", "acos"), ("arctan atan arctg", "atan"), ("sinh", "sinh"),
         ("cosh", "cosh"), ("tanh", "tanh"), ("ln", "ln"), ("lg", "log10"), ("exp", "exp"),
     ) for name in names.split()
 }
 _INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan"}
-_LETTERS = {name: name for name in ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "vartheta", "ell", "varrho", "Upsilon"]}
-_MARKS = frozenset(["vec", "overline", "widehat", "dot", "widetilde", "tilde", "overleftrightarrow", "overarc", "wideparen"])
+_LETTERS = {name: name for name in [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+    "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma",
+    "Phi", "Psi", "Omega", "vartheta", "ell", "varrho", "Upsilon",
+]}
+_MARKS = frozenset([
+    "vec", "overline", "widehat", "dot", "widetilde", "tilde", "overleftrightarrow", "overarc", "wideparen",
+])
 _NAMES_OF_FIGURES = frozenset(["angle", "triangle", "odot"])
 
 _TOKEN = re.compile(
@@ -289,7 +296,7 @@ class _Reader:
                 head, _, tail = text.partition(name)
                 self.at -= 1
                 self.tokens[self.at: self.at + 1] = [("word", part) for part in (head, name, tail) if part]
-                kind, first = self.peek()
+                _, first = self.peek()
                 self.at += 1
                 return self.letters(first)
         is_name = text.isupper() and len(text) <= 5
@@ -378,7 +385,8 @@ class _Reader:
         r"""\text{…}: one letter, digits or a function; words are not read."""
         self.needs("{")
         kind, text = self.peek()
-        if kind == "word" and self.peek(1) == ("sign", "}") and (len(text) == 1 or text in _FUNCTIONS or text.isupper()):
+        is_name = len(text) == 1 or text in _FUNCTIONS or text.isupper()
+        if kind == "word" and is_name and self.peek(1) == ("sign", "}"):
             self.at += 2
             return self.letters(text)
         if kind in ("number", "command"):
@@ -461,7 +469,10 @@ class _Reader:
         return kind in ("word", "command") and (text in _FUNCTIONS or text == "log")
 
 
-_WORDS = frozenset(["the", "and", "or", "is", "are", "of", "to", "in", "if", "not", "for", "by", "no", "yes", "all", "any", "per", "was", "has", "an", "as", "at", "be", "do", "we", "it", "its", "but", "can"])
+_WORDS = frozenset([
+    "the", "and", "or", "is", "are", "of", "to", "in", "if", "not", "for", "by", "no", "yes", "all", "any", "per",
+    "was", "has", "an", "as", "at", "be", "do", "we", "it", "its", "but", "can",
+])
 
 
 def _letter(name: str) -> Node:
@@ -658,7 +669,8 @@ def _binomial(above, below: Fraction | None):
 
 def _power(base, exponent, fraction: Fraction | None):
     """A power; the odd roots of a negative number are real, as at school: the third root of −8 is −2."""
-    if fraction is not None and fraction.denominator % 2 and fraction.denominator > 1 and not isinstance(base, mpc) and base < 0:
+    is_odd_root = fraction is not None and fraction.denominator % 2 and fraction.denominator > 1
+    if is_odd_root and not isinstance(base, mpc) and base < 0:
         value = mp.power(-base, exponent)
         return -value if fraction.numerator % 2 else value
     return mp.power(base, exponent)
@@ -695,9 +707,8 @@ def same(one: Node, other: Node) -> bool:
     exact_values = exact(one), exact(other)
     if None not in exact_values:
         return exact_values[0] == exact_values[1]
-    if symbols(one) != symbols(other):
-        if len(symbols(one) ^ symbols(other)) == len(symbols(one) | symbols(other)) and symbols(one) and symbols(other):
-            return False
+    if symbols(one) and symbols(other) and not symbols(one) & symbols(other):
+        return False
     with mp.workdps(_DIGITS):
         return _agree(one, other, lambda a, b, largest: abs(a - b) <= _TOLERANCE * max(abs(a), abs(b), largest))
 
@@ -706,7 +717,8 @@ def _agree(one: Node, other: Node, is_same) -> bool:
     names = symbols(one) | symbols(other)
     n_points = 3 if names else 1
     compared = 0
-    for (a, a_largest), (b, b_largest) in zip(_padded(sampled(one), n_points), _padded(sampled(other), n_points), strict=True):
+    points = zip(_padded(sampled(one), n_points), _padded(sampled(other), n_points), strict=True)
+    for (a, a_largest), (b, b_largest) in points:
         if any(one is not None and mp.isnan(one) for one in (a, b)):
             continue
         if (a is None) != (b is None):

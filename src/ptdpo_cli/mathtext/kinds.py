@@ -20,12 +20,13 @@ _UPRIGHT = re.compile(r"\\text\{[^{}]*\}")
 
 
 def type_of(value: Value) -> str:
-    """The answer type of what is read: a Scalar with a unit is a `quantity`, a Text that algebra may read an `expression`."""
+    """The answer type of what is read: a Scalar with a unit is a `quantity`, a Text of sums an `expression`."""
     match value:
         case Scalar() if value.unit is not None:
             return "quantity"
         case Scalar() if expression.is_literal(value.node):
-            return "integer" if _INTEGER.fullmatch(value.text) else "float" if _DECIMAL.fullmatch(value.text) else "expression"
+            is_integer, is_decimal = _INTEGER.fullmatch(value.text), _DECIMAL.fullmatch(value.text)
+            return "integer" if is_integer else "float" if is_decimal else "expression"
         case Named():
             return "named"
         case Ratio():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from ptdpo_cli.mathtext import expression
 from ptdpo_cli.mathtext.expression import Node
+from ptdpo_cli.mathtext.reading import read, split_at, split_at_signs
 from ptdpo_cli.mathtext.spelling import CIRCLED, spelt
 from ptdpo_cli.mathtext.values import (
     Bracketed,
@@ -22,9 +23,6 @@ from ptdpo_cli.mathtext.values import (
     Text,
     Union,
     Value,
-    read,
-    split_at,
-    split_at_signs,
 )
 
 _MAX_PARTS = 12
@@ -49,7 +47,8 @@ def _parts(value: Value, text: str) -> Iterator[str]:
         case Scalar():
             yield from _of_expression(value)
         case Named():
-            name = split_at_signs(text.replace("$", " "))[0] if "=" in text and value.name else ""     # not 24 * 24 = 576
+            has_name = "=" in text and value.name       # 24 * 24 = 576 has none
+            name = split_at_signs(text.replace("$", " "))[0] if has_name else ""
             if name.strip() and not isinstance(read(name), Text):
                 yield name
             yield from _parts(value.value, "")

@@ -16,7 +16,11 @@ MAX_CHARACTERS = 2000       # no answer is longer, and a longer text is left as 
 
 _GREEK = dict(zip(
     "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϑϵ",
-    ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "phi", "vartheta", "epsilon"],
+    [
+        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
+        "xi", "pi", "rho", "sigma", "tau", "upsilon", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta",
+        "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "phi", "vartheta", "epsilon",
+    ],
     strict=True,
 ))
 _SIGNS = (
@@ -61,7 +65,9 @@ _NO_SPACE = re.compile(
 )
 _WITH_LENGTH = re.compile(r"\\(?:hspace|vspace|mspace|phantom|hphantom|vphantom|label|tag|cite)\*?\s?\{[^{}]{0,40}\}")
 _DELIMITERS = re.compile(r"\$\$|\\[()\[\]]")
-_DEGREE = re.compile(r"(?:\{\})?\^\s?(?:\{\s?(?:\{\}\^)?\s?\\circ\s?\}|\\circ(?![a-z]))|\\degrees?(?![a-z])|\\circ(?![a-z])")
+_DEGREE = re.compile(
+    r"(?:\{\})?\^\s?(?:\{\s?(?:\{\}\^)?\s?\\circ\s?\}|\\circ(?![a-z]))|\\degrees?(?![a-z])|\\circ(?![a-z])"
+)
 _COMMANDS = {
     name: new
     for new, names in {
@@ -78,8 +84,15 @@ _COMMANDS = {
 _TABLE = re.compile(r"\\begin\s?\{(?:[pbvBV]?matrix|smallmatrix|array|tabular)\}")     # its rows are no lines
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 # What a command's argument is set in: upright text, or nothing but dress.
-_UPRIGHT = frozenset(["text", "textrm", "textnormal", "textup", "textsf", "texttt", "textbf", "textit", "mbox", "hbox", "mathrm", "mathsf", "mathtt", "operatorname", "emph", "ce", "textmd", "boldtext"])
-_DRESS = frozenset(["mathbf", "mathit", "mathcal", "mathbb", "mathfrak", "boldsymbol", "bm", "pmb", "mathop", "mathrel", "mathbin", "underline", "fbox", "boxed", "framebox", "uline", "bold", "number", "num", "ensuremath", "smash", "cancel", "mathnormal", "mathscr", "math", "underbar"])
+_UPRIGHT = frozenset([
+    "text", "textrm", "textnormal", "textup", "textsf", "texttt", "textbf", "textit", "mbox", "hbox", "mathrm",
+    "mathsf", "mathtt", "operatorname", "emph", "ce", "textmd", "boldtext",
+])
+_DRESS = frozenset([
+    "mathbf", "mathit", "mathcal", "mathbb", "mathfrak", "boldsymbol", "bm", "pmb", "mathop", "mathrel", "mathbin",
+    "underline", "fbox", "boxed", "framebox", "uline", "bold", "number", "num", "ensuremath", "smash", "cancel",
+    "mathnormal", "mathscr", "math", "underbar",
+])
 _COLOURED = frozenset(["color", "textcolor", "colorbox"])
 _MEASURED = frozenset(["SI", "qty", "quantity"])
 _THOUSANDS = re.compile(r"(?<=[0-9])\{,\}(?=[0-9]{3})")
@@ -113,9 +126,9 @@ def spelt(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
 
 
 _CHINESE_UNITS = {
-    "平方厘米": "cm^2", "平方米": "m^2", "立方厘米": "cm^3", "立方米": "m^3", "厘米": "cm", "毫米": "mm", "千米": "km", "公里": "km",
-    "米": "m", "千克": "kg", "公斤": "kg", "克": "g", "吨": "t", "升": "L", "毫升": "mL", "秒": "s", "分钟": "min", "小时": "h",
-    "天": "days", "元": "yuan", "度": "degrees", "个": "units", "人": "people",
+    "平方厘米": "cm^2", "平方米": "m^2", "立方厘米": "cm^3", "立方米": "m^3", "厘米": "cm", "毫米": "mm", "千米": "km",
+    "公里": "km", "米": "m", "千克": "kg", "公斤": "kg", "克": "g", "吨": "t", "升": "L", "毫升": "mL", "秒": "s",
+    "分钟": "min", "小时": "h", "天": "days", "元": "yuan", "度": "degrees", "个": "units", "人": "people",
 }
 _CHINESE_UNIT = re.compile(rf"(?<=[0-9)}}$]) ?({'|'.join(_CHINESE_UNITS)})(?![\u4e00-\u9fff])")
 
@@ -190,7 +203,10 @@ def _argument(text: str, position: int) -> tuple[str | None, int]:
 
 
 _DOLLAR = re.compile(r"(?<!\\)\$")
-_UNIT_IN_BRACES = re.compile(r"(?:(?<=[0-9])|(?<=\\pi)|(?<=\\pi ))\{(degrees?|feet|inches|units|cm|mm|km|meters?|metres?|yards|miles|kg|seconds|hours)\}")
+_UNIT_IN_BRACES = re.compile(       # 47{degrees}, 2\pi{feet}
+    r"(?:(?<=[0-9])|(?<=\\pi)|(?<=\\pi ))"
+    r"\{(degrees?|feet|inches|units|cm|mm|km|meters?|metres?|yards|miles|kg|seconds|hours)\}"
+)
 _WORDING = re.compile(r"\\text\{([^{}]*)\}")
 
 

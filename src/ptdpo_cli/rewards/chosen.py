@@ -180,7 +180,7 @@ def _only_value(sentence: str, choices: tuple[str, ...]) -> str | None:
 
 
 def _is_telling(option: str, *, is_short: bool) -> bool:
-    """Whether an option's text is a word or a long number, so that a mention of it, in a short response, is no accident."""
+    """Whether an option's text is a word or a long number, so that naming it in a short response is no accident."""
     has_word = re.search(rf"(?!and\b|the\b)[^\W\d_]{{{3 if is_short else 4}}}", option) is not None
     is_name = is_short and re.fullmatch("[A-Za-z]{1,3}[- ]?[0-9]{1,3}", option) is not None      # Q4
     return has_word or is_name or len(re.findall("[0-9]", option)) >= 4

@@ -19,7 +19,7 @@ from ptdpo_cli.rewards.verify import check_answer, decide, expression, malformed
 def check_answers(
     problems: Iterable[Problem], *, time_limit_s: float = 5.0
 ) -> list[tuple[Problem, UsageError]]:
-    """The problems whose answers are unfit, with what is wrong: no answer, one that nothing reads, or a failed proof."""
+    """The problems whose answers are unfit, with what is wrong: none, one that nothing reads, or a failed proof."""
     unfit, asked = [], []
     for problem in problems:
         try:

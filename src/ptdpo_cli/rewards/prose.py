@@ -23,7 +23,7 @@ _WHICH = r"(?:(?:final|correct|right|best|most likely|closest) )?"
 _ASIDE = r"(?: (?:to|of|for|choice|option) [^.:\n]{1,80}?|,[^.:\n]{1,80}?,)?"       # "the answer to question 3 is"
 _THEN = (
     r"(?: (?:is|are|would be|should be|must be)\b"
-    r"(?: (?:therefore|thus|hence|then|so|consequently|clearly|indeed|likely|probably|simply|definitely|most likely))?,?)"
+    r"(?: (?:therefore|thus|hence|then|so|consequently|clearly|indeed|likely|probably|simply|most likely))?,?)"
     r" ?:? ?"
 )
 _PHRASE = re.compile(
@@ -268,7 +268,8 @@ _NUMBER_WORDS = {"zero": 0, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
     ], 2)
 }
 _COUNTED = re.compile(
-    r"(?:\bthere (?:are|is|were|was|will be|would be) |\ba total of )(?:only |exactly |a total of |about |approximately )?"
+    r"(?:\bthere (?:are|is|were|was|will be|would be) |\ba total of )"
+    r"(?:only |exactly |a total of |about |approximately )?"
     r"(?=\S)",
     re.IGNORECASE,
 )
@@ -278,7 +279,7 @@ _ASKS = re.compile(r"\bquestion (?:asks|is asking)\b|\bwe (?:need|have) to (?:fi
 
 
 def _only_number(sentence: str, answer_type: str) -> str | None:
-    """The number of a sentence that has one; else the one that is counted ("there are 5 years …"), or stands at its end.
+    """The number of a sentence that has one; else the one that is counted ("there are 5 …"), or stands at its end.
 
     A reason behind it and a premise before "so" are left aside. Number words are read here, for prose is written so.
     """

@@ -16,7 +16,8 @@ from ptdpo_cli.mathtext import expression as expressions
 from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
 from ptdpo_cli.mathtext.equality import same_formula, same_name, same_unit
 from ptdpo_cli.mathtext.kinds import has_words, needs_algebra, type_of
-from ptdpo_cli.mathtext.values import Named, Scalar, Text, Value, split_at, values_in
+from ptdpo_cli.mathtext.reading import encloses, split_at
+from ptdpo_cli.mathtext.values import Named, Scalar, Text, Value, values_in
 from ptdpo_cli.rewards import workers
 from ptdpo_cli.rewards.choices import bare_letter, letter_set, letters_of, named_options, options_of
 
@@ -276,19 +277,10 @@ def items(text: str) -> list[str]:
     if re.match(r"\\text\{", text) and text.endswith("}") and text.count("{") == 1:
         text = text[6:-1]
     text = re.sub(r"\\([{}])", r"\1", text)
-    if text[:1] in tuple("([{") and _encloses(text):
+    if text[:1] in tuple("([{") and encloses(text):
         text = text[1:-1].strip()
     text = re.sub(r"\\text\{\s*(,? ?and|or)\s*\}", r" \1 ", text)
     return [part.strip() for part in split_at(text, _SEPARATOR) if part.strip()]
-
-
-def _encloses(text: str) -> bool:
-    depth = 0
-    for match in re.finditer(r"[()\[\]{}]", text):
-        depth += 1 if match[0] in "([{" else -1
-        if depth == 0:
-            return match.end() == len(text)
-    return False
 
 
 def _same_item(found: str, gold: str) -> bool:

@@ -25,7 +25,8 @@ _RATES = {
     "reader failed": ("reader_failed",),
     "second check agrees": ("agreement",),
 }
-_UNUSUAL = ("letter against text", "refused", "verdict failed", "unjudged", "reader failed")       # left out where they are 0 everywhere
+# Left out where they are 0 everywhere.
+_UNUSUAL = ("letter against text", "refused", "verdict failed", "unjudged", "reader failed")
 
 
 def render_summary(summary: dict, console: Console) -> None:
