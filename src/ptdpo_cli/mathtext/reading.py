@@ -249,10 +249,9 @@ _AND = re.compile(r",?\s+and\s+|\s*[和与且]\s*|\\land")
 def _alternatives(text: str, at: At) -> Value | None:
     if "or" not in text and "或" not in text:
         return None
-    parts = [part for part in split_at(text, _OR)]
+    parts = [part.strip().strip(",") for part in split_at(text, _OR)]
     if len(parts) < 2:
         return None
-    parts = [part.strip().strip(",") for part in parts]
     return _flat(_several(parts, at, order=False), "or")
 
 
@@ -503,7 +502,7 @@ def encloses(text: str) -> bool:
 
 
 def _without_braces(text: str) -> str:
-    """A group's own braces, and round brackets around a whole expression, taken off."""
+    """The braces around a whole text, taken off."""
     while text[:1] == "{" and text[-1:] == "}" and encloses(text):
         text = text[1:-1].strip()
     return text

@@ -71,7 +71,8 @@ def _begun(lines: Sequence[str], choices: Sequence[str], known: set[str]) -> str
     chosen = {letter for letter, line in begun if not lists_options(line)}
     if len(chosen) != 1 or not {labels[0], labels[-1]} & known or any(letter not in chosen for letter, _ in begun):
         return None
-    contradicting = (line for _, line in begun if choices and named_options(line, choices)[1])
+    said = list(dict.fromkeys(line for _, line in begun))[-50:] if choices else []     # a bound on what is compared
+    contradicting = (line for line in said if named_options(line, choices)[1])
     return next(contradicting, chosen.pop())
 
 
