@@ -128,7 +128,7 @@ _JOINING = re.compile(r"\\text\{\s?((?:,? ?(?:and|or|,|;|或|和|与|且)) ?)\}"
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _WRAPPERS = (
     (re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL | re.IGNORECASE), 1),
-    (re.compile(r"\s*####\s*(.*?)\s*", re.DOTALL), 1),
+    (re.compile(r"\s*####(.*)", re.DOTALL), 1),
     (re.compile(r"[^$\\{}]{0,60}?\b(?:answer|is|are|be)\b:?\s*(?:\\\[|\\\(|\$+)?\s*(\\boxed\s*\{.*\})\s*(?:\\\]|\\\)|\$+)?\s*\.?", re.DOTALL), 1),
     (re.compile(r"\s*(?:\*\*)?(?:final )?answers?(?:\*\*)?\s*[:：](?:\*\*)?\s*(.*)", re.DOTALL | re.IGNORECASE), 1),
 )

@@ -330,7 +330,8 @@ def _lettered(answer: str, choices: Sequence[str], *, several: bool) -> str | No
     at_the_ends = any((m := _LINE.match(line)) and m[1].upper() in known for line in (lines[-1], lines[0]))
     if at_the_ends and len(found) == 1 and len(begun) == sum(letter in found for letter, _ in begun):
         (letter,) = found
-        contradicted = next((line for _, line in begun if named_options(line, choices)[1]), None) if choices else None
+        said = list(dict.fromkeys(line for _, line in begun))[-50:] if choices else []
+        contradicted = next((line for line in said if named_options(line, choices)[1]), None)
         return contradicted or letter
     alone = [m[1].upper() for line in lines[-1:] if (m := re.fullmatch(r"[(\[]?([A-Z])[)\]]?[.:]?", line))]
     if alone and alone[0] in known:     # after a list of the options
