@@ -7,8 +7,10 @@ import time
 import pytest
 
 from ptdpo_cli.artifacts.schemas import Problem
+from ptdpo_cli.datasets.answers import valued
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.rewards import Grade, Response, extract_boxed, format_reward, grade, grade_all, verify
+from ptdpo_cli.rewards.extract import WAYS
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -105,11 +107,23 @@ def test_format_reward(text, expected):
     assert format_reward(text) == expected
 
 
+ANSWERS = {
+    "choice": "A", "set": "A, C", "list": "1, 2", "integer": "7", "float": "7.5", "expression": "x", "text": "no",
+    "quantity": "5 cm", "named": "AB = 5", "ratio": "2:3", "interval": "(0, 1]", "blanks": "7; 10",
+    "alternatives": "7 or 11", "statements": "①③",
+}
+
+
 @pytest.mark.parametrize("unit", [
     "\\boxed{", "\\boxed{}", "</think>",
     " ", "\n", "{", "}", "9", "9 ", "1,000", "\\", "\\text{", "<", "$", "(", "/", ".",
     "<answer>", "</answer>", "answer is ", "the answer ", "answer: ", "A", "A ", "A, ", "(A) ", "A.\n", "**", "and ",
     ", ", "[", "=", "x = ", "\\pm ", "cm", " cm", "I can't ", "as an AI ", "答案", "\\(", "yes ", "-", "\\frac",
+    "\\text{", "\\frac{", "there are ", "there are 5 ", "Therefore ", "A. ", "(1)", "①", "is A. ", "\\begin{cases}",
+    "1:",
+    "cm ", "5 cm. ", "\\sin ", "x^", "|", "'", "\\overline{", "\\]", "]", "(A) x\n", "answer of ", "the answer, ",
+    "\\\\",
+    "$1$ ", '"answer": "', "<b>", "<sup>", "≈", "of ", "is ", "A or B ", "√(", "five ", "a. b! ", "not ", "；",
 ])
 def test_hostile_text_takes_linear_time(unit):
     text = unit * (200_000 // len(unit))
@@ -118,11 +132,56 @@ def test_hostile_text_takes_linear_time(unit):
     grade("</think>\\boxed{" + text + "}", "7", truncated=False, answer_type="float")
     grade("</think>\\boxed{" + text, "seven", truncated=False, answer_type="text")
     text = text[:40_000]
-    for answer_type, answer in {"choice": "A", "set": "A, C", "list": "1, 2", "expression": "x", "text": "no"}.items():
-        problem = Problem("p", "", (), answer, answer_type=answer_type)
-        grade_all([Response(problem, one, False, 0) for one in (text, f"the answer is {text}", f"\\boxed{{{text}}}")],
-                  extraction=("boxed", "tag", "phrase", "letter"), time_limit_s=0.5)
-    assert time.perf_counter() - start < 10      # quadratic time would be minutes
+    at_once = [f"\\boxed{{{text}}}", f"<answer>{text}</answer>", f"\\boxed{{{text[:1900]}}}", text[:390]]
+    in_prose = [text, f"the answer is {text}", f"{text}\nSo it is 5"]
+    for answer_type, answer in ANSWERS.items():
+        choices = ("5 cm", "yes", "none of these", "5") if answer_type == "choice" else ()
+        problem = Problem("p", "", (), answer, answer_type=answer_type, choices=choices)
+        said = at_once + in_prose if answer_type in ("choice", "set", "integer", "expression") else at_once
+        grade_all([Response(problem, one, False, 0) for one in said], extraction=WAYS, time_limit_s=0.5)
+    assert time.perf_counter() - start < 4      # quadratic time would be far more
+
+
+def test_a_response_of_a_megabyte_is_read_in_seconds():
+    rng = random.Random(0)
+    pieces = ["\\boxed{", "}", "the answer is ", "B. ", "Therefore, ", "5 cm", "$x$", "\n", " and ", "<answer>", "1, 2"]
+    text = "".join(rng.choices(pieces, k=200_000))[:1_000_000]
+    start = time.perf_counter()
+    for answer_type, answer in ANSWERS.items():
+        grade_all([Response(Problem("p", "", (), answer, answer_type=answer_type), text, False, 0)], extraction=WAYS)
+    assert len(text) > 900_000 and time.perf_counter() - start < 30
+
+
+@pytest.mark.parametrize("text", [
+    "1" * 100_000, "x+" * 50_000 + "x", "the line rises " * 7000, "7; " * 33_000, "(1) x " * 16_000, "\\frac{" * 16_000,
+    "#### x" + " " * 100_000 + "x", "#### x" + "\n" * 100_000 + "x", "{" * 1000 + "1", "\\boxed{" * 500, "$" * 999,
+    "\\frac{1}{2", "(" * 1500,
+    "\\begin{cases} x=1", "\\left( 1", "\\text{cm", "\x00", "7\x00", "5\x07cm", "\x1b[31m7", "\u202e7", "7\ud7ff",
+    "\r\n", "}{", "\\",
+])
+def test_a_hostile_reference_is_read_or_refused_in_an_instant(text):
+    """100,000 characters, open braces, control characters: an answer as text or a UsageError, never a crash."""
+    start = time.perf_counter()
+    for answer_type in ANSWERS:
+        try:
+            assert not verify("41", text, answer_type)
+        except UsageError as error:
+            assert error.found and len(str(error)) < 5000
+    try:
+        answer, answer_type = valued(text)
+        assert not verify("41", answer, answer_type)
+    except UsageError:
+        pass
+    assert time.perf_counter() - start < 5
+
+
+def test_options_that_repeat():
+    twice = ("5 cm", "7 cm", "5 cm", "9 cm")
+    assert verify("A", "A", "choice", twice) and not verify("C", "A", "choice", twice)
+    assert verify("5 cm", "A", "choice", twice) and verify("5 cm", "C", "choice", twice)
+    assert not verify("7 cm", "A", "choice", twice) and not verify("B", "A", "choice", twice)
+    assert not verify("A. 7 cm", "A", "choice", twice) and verify("C. 5 cm", "C", "choice", twice)
+    assert all(verify("x", letter, "choice", ("x",) * 4 + ("y",)) == (letter != "E") for letter in "ABCDE")
 
 
 def test_grade_by_hand():

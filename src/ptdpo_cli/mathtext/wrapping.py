@@ -9,7 +9,7 @@ from ptdpo_cli.mathtext.braces import closing_brace
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _WRAPPERS = (
     re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL | re.IGNORECASE),
-    re.compile(r"\s*####\s*(.*?)\s*", re.DOTALL),
+    re.compile(r"\s*####(.*)", re.DOTALL),
     re.compile(
         r"[^$\\{}]{0,60}?\b(?:answer|is|are|be)\b:?\s*(?:\\\[|\\\(|\$+)?\s*(\\boxed\s*\{.*\})\s*(?:\\\]|\\\)|\$+)?\s*\.?",
         re.DOTALL,

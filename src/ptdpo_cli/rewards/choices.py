@@ -11,6 +11,7 @@ from ptdpo_cli.mathtext import Value, plain, read, same, spelt, squeezed
 from ptdpo_cli.mathtext.values import Scalar, Text
 
 LETTERS = "ABCDEFGHIJ"          # those of a problem whose options are not known
+_MAX_CHARACTERS = 2000          # no text that names an option is longer
 
 _STATEMENT = re.compile(       # "The correct answer is therefore"
     r"\A(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:(?:final|correct|right|best) )?(?:answers?|options?|choices?)"
@@ -61,7 +62,7 @@ def named_options(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
     letters = letters_of(choices)
     if (letter := bare_letter(text)) is not None and (letter in letters or not choices):
         return (letter if letter in letters else None), False
-    if len(text) > 2000:
+    if len(text) > _MAX_CHARACTERS:
         return None, False
     options = options_of(tuple(choices))
     if (found := _by_text(text, options)) is not None:
@@ -154,6 +155,8 @@ def letter_set(text: str, choices: Sequence[str]) -> set[str] | None:
 
     "A or C" is a doubt and no set.
     """
+    if len(text) > _MAX_CHARACTERS:
+        return None
     letters = letters_of(choices)
     named = _STATEMENT.sub("", _unmarked(text), count=1).strip().removesuffix(".")
     named = re.sub(r"^[(\[{](.*)[)\]}]$", r"\1", named) if not re.search(r"[)\]}].*[(\[{]", named) else named

@@ -320,7 +320,8 @@ def _same_choice(extracted: str, answer: str, choices: Sequence[str]) -> bool:
         return found == gold
     # Two options of one text: whoever gives the text has given both.
     options, letters = options_of(tuple(choices)), letters_of(choices)
-    return bare_letter(extracted) is None and options[letters.index(found)].exact == options[letters.index(gold)].exact
+    names_text = bare_letter(extracted) not in tuple(letters)
+    return names_text and options[letters.index(found)].exact == options[letters.index(gold)].exact
 
 
 # --- what math-verify is given ----------------------------------------------------------------------------------------
