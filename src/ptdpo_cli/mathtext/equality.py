@@ -141,7 +141,8 @@ def same_name(one: Node | str, other: Node | str) -> bool:
         return _same_wording(one.casefold(), other.casefold())
     if isinstance(one, str) or isinstance(other, str):
         return True
-    if one[0] == other[0] and one[0] in ("symbol", "·", "/", "call", "abs"):
+    is_function = one[0].startswith("call ") or other[0].startswith("call ")       # sin A is neither cos A nor A
+    if is_function or (one[0] == other[0] and one[0] in ("symbol", "·", "/", "call", "abs")):
         return expression.same(one, other)
     return True
 
@@ -269,7 +270,8 @@ def words(text: str) -> str:
 
 def squeezed(text: str) -> str:
     """A text without quotes, a final stop, a bracketed letter's brackets, and spaces but those between digits."""
-    text = plain(text).strip(" \"'`")
+    text = plain(text).strip(' "`')
+    text = text.strip("'") if text[:1] == "'" else text     # A' and 30'' keep their marks
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"(?<![0-9]) | (?![0-9])", "", text)
     text = text if text.endswith("..") else text.rstrip(".,;")

@@ -139,7 +139,9 @@ def _single(text: str, at: At) -> Value:
     if leading := _LEADING.match(text):
         text = text[leading.end():]
     text = _without_braces(text)
-    for reader in (_conditional, _signs, _point, _related, _united, _bracketed, _ratio, _measured, _scalar):
+    for reader in (
+        _conditional, _signs, _point, _related, _united, _bracketed, _ratio, _of_minutes, _measured, _scalar,
+    ):
         found = reader(text, at)
         if found is not None:
             return found
@@ -319,13 +321,14 @@ _SIGNED = re.compile(r"\\(pm|mp)(?![A-Za-z])|\+/-|\+-")
 
 
 def _signs(text: str, at: At) -> Value | None:
-    r"""\pm 3 is 3 and −3."""
-    if not _SIGNED.search(text) or _CHAIN.search(text):
+    r"""\pm 3 is 3 and −3, (\pm 3, 0) two points, y = \pm 2x two lines; x = \pm 3 stays a name and its values."""
+    if not _SIGNED.search(text):
         return None
     both = (("+", "-"), ("-", "+"))
     texts = [_SIGNED.sub(lambda sign, pair=pair: pair[sign[1] == "mp"], text) for pair in both]
     items = tuple(_single(one, at.deeper()) for one in texts)
-    return Several(items, order=False) if all(isinstance(one, Scalar) for one in items) else None
+    kind = Relation if _CHAIN.search(text) else Bracketed if text[:1] == "(" and encloses(text) else Scalar
+    return Several(items, order=False) if all(isinstance(one, kind) for one in items) else None
 
 
 _CONDITION = re.compile(r"(.*\S)\s*\(([^()]*(?:[<>]|\\[lg]eq|\\neq)[^()]*)\)")
@@ -524,6 +527,18 @@ def _ratio(text: str, at: At) -> Value | None:
     if not all(isinstance(one, Scalar) and one.unit is None for one in terms):
         return None
     return Ratio(tuple(terms))
+
+
+_MINUTES = re.compile(r"([0-9]{1,3}) ?\\degree *([0-5]?[0-9]) ?'(?! ?')(?: ?([0-5]?[0-9](?:\.[0-9]{1,9})?) ?'')?")
+
+
+def _of_minutes(text: str, at: At) -> Value | None:
+    """35°24': degrees and their sixtieths, as degrees."""
+    match = _MINUTES.fullmatch(text.replace(r"^{\prime}", "'").replace(r"^\prime", "'")) if "\\degree" in text else None
+    if match is None:
+        return None
+    degrees = int(match[1]) + Fraction(match[2]) / 60 + Fraction(match[3] or 0) / 3600
+    return Scalar(("number", degrees), unit_of("\\degree"), text)
 
 
 _TERM = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(\\text\{[^{}]{1,12}\}|[A-Za-z]{1,8})\s*")

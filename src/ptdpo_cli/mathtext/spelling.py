@@ -96,7 +96,7 @@ _DRESS = frozenset([
 _COLOURED = frozenset(["color", "textcolor", "colorbox"])
 _MEASURED = frozenset(["SI", "qty", "quantity"])
 _THOUSANDS = re.compile(r"(?<=[0-9])\{,\}(?=[0-9]{3})")
-_POINT = re.compile(r"(?<=[0-9])\{\.\}(?=[0-9])")
+_POINT = re.compile(r"(?<=[0-9])\{([.:])\}(?=[0-9])")
 
 
 def spelt(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
@@ -117,7 +117,7 @@ def spelt(text: str, *, max_characters: int = MAX_CHARACTERS) -> str:
         text = _ESCAPED_TWICE.sub(r"\\", text) if "\\begin" not in text else text
     text = text if _TABLE.search(text) else _BREAK.sub("\n", text)
     text = _DELIMITERS.sub("$", text)
-    text = _THOUSANDS.sub(",", _POINT.sub(".", text))
+    text = _THOUSANDS.sub(",", _POINT.sub(r"\1", text))
     text = _DEGREE.sub(r"\\degree ", text)
     text = _UNIT_IN_BRACES.sub(r"\\text{\1}", text)
     text = _SPACES.sub(" ", _WITH_LENGTH.sub(" ", text))

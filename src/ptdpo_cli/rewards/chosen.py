@@ -109,7 +109,7 @@ def _contradicted(mark: re.Match, answer: str, choices: Sequence[str]) -> str | 
 
 _YES = re.compile(
     r"[\s*_\"'`]{0,8}(?:(?:so|well|therefore|thus|hence),? )?(yes|no|true|false)[*_\"'`]{0,4}"
-    r"(?:[.,;:!]|\s*$|\s*\n|\s[-–—]|\s(?:it|they|he|she|there|this|that|the)\b)",
+    r"(?:(?!\.\.)[.,;:!]|\s*$|\s*\n|\s[-–—]|\s(?:it|they|he|she|there|this|that|the)\b)",
     re.IGNORECASE,
 )
 
@@ -119,7 +119,12 @@ def yes_or_no(answer: str, choices: Sequence[str], answer_type: str) -> str | No
     match = _YES.match(answer) if answer_type == "text" or (answer_type == "choice" and choices) else None
     if match is None or (choices and named_options(match[1], choices)[0] is None):
         return None
-    return match[1]
+    return None if _TAKES_BACK.search(answer, match.end()) else match[1]
+
+
+_TAKES_BACK = re.compile(
+    r"\b(?:wait|hmm|sorry|correction|on second thought)\b[^.!?\n]{0,80}\b(?:yes|no|true|false)\b", re.IGNORECASE
+)
 
 
 def named_option(answer: str, choices: tuple[str, ...]) -> str | None:

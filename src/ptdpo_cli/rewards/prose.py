@@ -13,7 +13,7 @@ from ptdpo_cli.mathtext import plain, read
 from ptdpo_cli.mathtext.values import Named, Several, Text
 from ptdpo_cli.rewards.boxes import BOX, last_box
 from ptdpo_cli.rewards.choices import bare_letter, lists_options, mentions, named_options
-from ptdpo_cli.rewards.refusals import is_unsure
+from ptdpo_cli.rewards.refusals import is_refusal, is_unsure
 from ptdpo_cli.rewards.verify import number
 
 MAX_CHARACTERS = 6000       # at a response's end, in which sentences are looked at
@@ -113,7 +113,7 @@ _UNIT_BEHIND = re.compile(
     r" ?(?!(?:is|are|and|or|as|so|in|for)\b)[A-Za-z°%]{1,6}(?:\^?[23²³])?(?=[.,;\s]|$)|[π√][^.\s]*"
 )
 _OR_ABOUT = re.compile(r",? (?:or|which is|i\.e\.,?|that is,?) (?:about|approximately|roughly) (?=[-0-9.$])")
-_BUT = re.compile(r"not .{1,80}? but (?:rather )?|不是.{1,40}?而是")
+_BUT = re.compile(r"not .{1,80}?(?: but (?:rather )?|[,;] (?:it is|it's|it’s) )|不是.{1,40}?而是")
 _MORE_FORMULAS = re.compile(r",? ?(?:or|and) ?(?:\$|\\\()|, ?(?:\$|\\\()")
 _ONE_LETTER = re.compile(r"\(?[A-Za-z]\)?")
 _MORE_LETTERS = re.compile(r"(?:[.,] ?\(?[A-Za-z]\)?(?![A-Za-z]))+(?=[.,]?\s*$)", re.MULTILINE)
@@ -158,9 +158,15 @@ def _concluded(text: str, answer_type: str) -> str | None:
     return at_the_end(conclusion, (), answer_type)
 
 
+_MEASURES = re.compile(
+    r"\b(?:radius|diameter|circumference|perimeter|area|volume|length|width|height|slope|mean|median|mode)\b",
+    re.IGNORECASE,
+)
+_TO = re.compile(r"(?<![\w.:])[0-9]{1,9}(?:\.[0-9]{1,9})? to [0-9]{1,9}(?:\.[0-9]{1,9})?(?![\w:]|\.[0-9])")
 _LAST_IS = re.compile(
     r".{0,600}"
-    r"(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|of|to|by)|[是为]|等于|=|≈|\\approx|\\Rightarrow)"
+    r"(?:\b(?:is|are|was|were|be|equals?|equal to|gives?|get|gets|shows|reads|of|to|by)"
+    r"|[是为]|等于|=|≈|\\approx|\\Rightarrow)"
     r"(?: (?:exactly|approximately|about|around|only|just))? ?:? ?(\S.{0,120}?)[.!。]?\s*",
     re.IGNORECASE | re.DOTALL,
 )
@@ -172,6 +178,10 @@ def at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str |
     if match is None:
         return None
     said = match[1].strip(" $*")
+    if answer_type == "named" and (names := _MEASURES.findall(sentence, 0, match.start(1))):
+        said = f"{names[-1]} = {said}"      # a radius is no diameter
+    if answer_type == "ratio" and (terms := _TO.findall(sentence)):
+        return terms[-1]
     if answer_type == "list":
         return said if said[:1] == "[" else None
     if answer_type == "choice":
@@ -218,11 +228,11 @@ def bare_value(answer: str, answer_type: str) -> str | None:
     if len(sentences(said)) != 1:
         return None
     if answer_type == "text":
-        return _few_words(said)
+        return _few_words(EMPHASIS.sub("", said))
     formulas = list(_MATH.finditer(said))
     if len(formulas) == 1 and (_is_value(formula := _formula(formulas[0]), answer_type) or "\\begin" in formula):
         return formula
-    return None
+    return at_the_end(EMPHASIS.sub("", said), (), answer_type)
 
 
 _LIST_LAST = re.compile(r"\[[^\[\]]{1,200}\](?=[.`*]{0,3}$)")
@@ -230,6 +240,8 @@ _LIST_LAST = re.compile(r"\[[^\[\]]{1,200}\](?=[.`*]{0,3}$)")
 
 def _few_words(sentence: str) -> str | None:
     """A text of a few words, or those that a sentence ends with: "The country with the highest value is Brazil."."""
+    if is_refusal(sentence):
+        return None
     if len(sentence.split()) <= 6 and not _CONCLUDES.match(sentence) and not re.search(r" (?:is|are) ", sentence):
         return sentence.rstrip(".")
     match = re.fullmatch(r".{1,200} (?:is|are|was|were) ((?:[^\s.]+ ?){1,3})\.?", sentence)

@@ -14,7 +14,7 @@ from ptdpo_cli.artifacts.schemas import ANSWER_TYPES
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.mathtext import expression as expressions
 from ptdpo_cli.mathtext import plain, read, same, same_words, spelt, squeezed, words
-from ptdpo_cli.mathtext.equality import same_formula, same_name, same_unit
+from ptdpo_cli.mathtext.equality import intervals, same_formula, same_name, same_unit
 from ptdpo_cli.mathtext.kinds import has_words, needs_algebra, type_of
 from ptdpo_cli.mathtext.reading import encloses, split_at
 from ptdpo_cli.mathtext.values import Named, Scalar, Text, Value, values_in
@@ -80,6 +80,8 @@ def decide(
             return len(found) == len(gold) and all(map(_same_item, found, gold))
         case "set":
             return _same_set(extracted, answer, choices)
+        case "ratio":
+            return _same_as_read(re.sub(r"(?<=[0-9]) ?to ?(?=[0-9])", ":", plain(extracted)), answer, answer_type)
         case _:
             return _same_as_read(extracted, answer, answer_type)
 
@@ -133,7 +135,9 @@ def check_answer(answer: str, answer_type: str, choices: Sequence[str] = ()) -> 
             found=repr(answer),
             hint="mend it, or give the problem the answer_type `text`",
         )
-    if answer_type in _KINDS and (kind := type_of(read(answer))) != answer_type:
+    if answer_type in _KINDS and (kind := type_of(read(answer))) != answer_type and not (
+        answer_type == "interval" and intervals(read(answer)) is not None      # (0, 1), x < 3
+    ):
         raise UsageError(
             f"the answer of a problem of type {answer_type} is none",
             expected=_KINDS[answer_type],
