@@ -444,7 +444,8 @@ def _mention_of(option: str) -> re.Pattern | None:
     if not words or len(words) > 40 or (len(words) == 1 and len(words[0]) < 2):
         return None
     body, plural = r"\s+".join(map(re.escape, words)), "(?:e?s)?" if words[-1].isalpha() and len(words[-1]) > 2 else ""
-    flags = re.IGNORECASE if re.search(r"[^\W\d_]{3}", option) else re.NOFLAG
+    has_words = re.search(r"[^\W\d_]{3}", option) and "\\" not in option      # \Delta is no \delta
+    flags = re.IGNORECASE if has_words else re.NOFLAG
     return re.compile(rf"(?<![\w.,$£€-])(?<!\d ){body}{plural}(?![\w%]|[.,:]\d|-\w)", flags)
 
 
