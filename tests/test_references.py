@@ -14,7 +14,8 @@ import pytest
 
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets.answers import valued
-from ptdpo_cli.rewards import Response, check_answers, grade_all, verify
+from ptdpo_cli.rewards import Response, check_answers, grade_all, proof, verify
+from ptdpo_cli.rewards.extract import WAYS
 
 SEED = 20_240_501
 N_OF_EACH_KIND = 90
@@ -700,3 +701,38 @@ def test_references_prove_themselves():
     unfit = check_answers([Problem(kind, "", (), answer, answer_type=answer_type)
                            for kind, answer, answer_type in sample])
     assert not unfit, "\n".join(f"{problem.problem_id}: {error.found}" for problem, error in unfit)
+
+
+@pytest.mark.parametrize(("verdict", "expected"), [
+    (True, ["'7', a part of it, is right", "'10', a part of it, is right"]),
+    (False, ["the answer itself in a box is wrong", "'7, 10', another spelling of it, is wrong"]),
+])
+def test_a_verifier_that_is_wrong_fails_the_proof(monkeypatch, verdict, expected):
+    """One that lets everything pass, and one that lets nothing pass."""
+    monkeypatch.setattr(proof, "decide", lambda *_: verdict)
+    found = proof.failures(Problem("p", "", (), "7; 10", answer_type="blanks"))
+    assert set(expected) <= set(found)
+    assert all(("is right" in one) == verdict for one in found)
+
+
+def test_letters_of_an_option_have_their_case():
+    assert not verify("5 mW", "A", "choice", ("5 MW", "5 kW")) and verify("5 MW", "A", "choice", ("5 MW", "5 mW"))
+    assert not verify("2r", "A", "choice", ("2R", "3R"))
+    assert not verify(r"\delta", "A", "choice", (r"$\Delta$", r"$\pi$"))
+    assert not verify(r"the angle $\delta$", "A", "choice", (r"the angle $\Delta$", r"$\pi$"))
+    assert verify(r"The Angle $\Delta$", "A", "choice", (r"the angle $\Delta$", r"$\pi$"))
+    problem = Problem("p", "", (), "A", answer_type="choice", choices=(r"$\Delta$", r"$\pi$"))
+    said = [Response(problem, text, False, 0) for text in (r"We find $\delta$ here.", r"We find $\Delta$ here.")]
+    assert [grade.accuracy for grade in grade_all(said, extraction=WAYS)] == [0.0, 1.0]
+    assert verify("navy blue", "A", "choice", ("Navy Blue", "Red")) and verify("yes", "B", "choice", ("No", "Yes"))
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("= 5", ("5", "integer")), ("about 5", ("5", "integer")), ("{7}", ("7", "integer")), ("7。", ("7", "integer")),
+    (r"\approx 3.14", ("3.14", "float")), ("1,234", ("1,234", "integer")), ("- 7", ("-7", "integer")),
+    ("1e3", ("1e3", "float")),
+    ("$7$", ("7", "integer")), ("<answer>5</answer>", ("5", "integer")), ("#### 12", ("12", "integer")),
+    ("B", ("B", "choice")),
+])
+def test_a_number_is_kept_as_a_number(text, expected):
+    assert valued(text) == expected

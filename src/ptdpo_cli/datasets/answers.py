@@ -16,6 +16,7 @@ _DOLLARS = re.compile(
     r"(?:\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\])\.?", re.DOTALL
 )
 _MINUS_SIGNS = str.maketrans("−–－﹣", "----")
+_NUMERAL = re.compile(r"[-+]?[0-9., ]+(?:[eE][-+]?[0-9]+)?")
 _MAX_WORDS = 30         # of an answer; a longer one is an explanation
 _REASONS = re.compile(
     r"\b(?:therefore|because|since|hence|thus|so that|we (?:get|have|find|obtain|know)|yields?|yielding|substitut\w+"
@@ -64,7 +65,8 @@ def valued(text: str) -> tuple[str, str]:
     value = read(answer)
     answer_type = type_of(value)
     if answer_type in ("integer", "float") and isinstance(value, Scalar):
-        written = answer.translate(_MINUS_SIGNS).rstrip(".") if "\\" not in answer else value.text
+        written = answer.translate(_MINUS_SIGNS).rstrip(".")
+        written = written if _NUMERAL.fullmatch(written) else value.text      # "= 5", "about 5", "{5}"
         return "".join(written.split()), answer_type
     return answer, answer_type
 

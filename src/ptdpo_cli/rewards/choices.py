@@ -100,6 +100,14 @@ def _meant(text: str, options: Sequence[Option]) -> int | None:
     return found if (found := _by_text(text, options)) is not None else _by_value(text, options)
 
 
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+
+
+def _folded(text: str) -> str:
+    r"""The text in small letters, its commands as they are: \Delta is no \delta."""
+    return re.sub(r"(\\[A-Za-z]+)|[^\\]+", lambda part: part[1] or part[0].casefold(), text)
+
+
 class Option:
     """An option's text, without its own letter before it, as it is compared."""
 
@@ -108,12 +116,13 @@ class Option:
     def __init__(self, text: str):
         self.text = text
         self.exact = squeezed(text)
-        self.folded = self.exact.casefold() if re.search(r"[^\W\d_]{3}|^(?:no|yes)$", self.exact.casefold()) else None
+        has_words = re.search(r"[^\W\d_]{3}|^(?:no|yes)$", _COMMAND.sub("", self.exact), re.IGNORECASE)
+        self.folded = _folded(self.exact) if has_words else None
         self.value: Value = read(text)
 
     def is_said_by(self, text: str) -> bool:
         exact = squeezed(text)
-        if exact == self.exact or (self.folded is not None and exact.casefold() == self.folded):
+        if exact == self.exact or (self.folded is not None and _folded(exact) == self.folded):
             return bool(exact)
         return not isinstance(self.value, Text) and same(read(text), self.value)
 
@@ -133,7 +142,7 @@ def _by_text(text: str, options: Sequence[Option]) -> int | None:
     for index, option in enumerate(options):
         if option.exact == exact:
             return index
-    folded = exact.casefold()
+    folded = _folded(exact)
     found = [index for index, option in enumerate(options) if option.folded == folded]
     return found[0] if found and len({options[index].exact for index in found}) == 1 else None
 
@@ -207,5 +216,6 @@ def _mention_of(option: str) -> re.Pattern | None:
         return None
     body = r"\s+".join(map(re.escape, words))
     plural = "(?:e?s)?" if words[-1].isalpha() and len(words[-1]) > 2 else ""
-    flags = re.IGNORECASE if re.search(r"[^\W\d_]{3}", option) else re.NOFLAG
+    has_words = re.search(r"[^\W\d_]{3}", option) and "\\" not in option      # \Delta is no \delta
+    flags = re.IGNORECASE if has_words else re.NOFLAG
     return re.compile(rf"(?<![\w.,$£€-])(?<!\d ){body}{plural}(?![\w%]|[.,:]\d|-\w)", flags)
