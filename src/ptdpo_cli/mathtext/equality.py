@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from ptdpo_cli.mathtext import expression
 from ptdpo_cli.mathtext.expression import Node
 from ptdpo_cli.mathtext.spelling import plain, spelt
-from ptdpo_cli.mathtext.units import Unit
+from ptdpo_cli.mathtext.units import Unit, unit_of
 from ptdpo_cli.mathtext.values import (
     Bracketed,
     Named,
@@ -184,10 +185,25 @@ def same_unit(found: Unit | None, gold: Unit | None) -> Fraction | None:
 _PERCENT = "percent"
 
 
+_LETTERS_BEHIND = re.compile(r"(.*\S) *((?<![A-Za-z\\])[A-Za-z]{1,4}(?:\^\{?[23]\}?)?)", re.DOTALL)
+
+
+def _same_in_unit(found: Scalar, gold: Scalar) -> bool:
+    r"""9\sqrt{6} N for a force: the letters behind, which might be variables, are gold's unit."""
+    match = _LETTERS_BEHIND.fullmatch(found.text) if found.unit is None and not found.is_closed else None
+    unit = match and unit_of(match[2])
+    if not unit or unit.dimension != gold.unit.dimension:
+        return False
+    try:
+        return same_quantity(Scalar(expression.parse(match[1]), unit, match[1]), gold)
+    except expression.Unreadable:
+        return False
+
+
 def _same_scalar(found: Value, gold: Scalar) -> bool:
     match found:
         case Scalar():
-            return same_quantity(found, gold)
+            return same_quantity(found, gold) or (gold.unit is not None and _same_in_unit(found, gold))
         case Relation():        # f(x) = x + 1 for x + 1
             name, *_, last = found.sides
             is_named = set(found.signs) == {"="} and name[0] in ("symbol", "call")
@@ -224,7 +240,19 @@ def same_quantity(found: Scalar, gold: Scalar) -> bool:
     factor = same_unit(found.unit, gold.unit)
     if factor is None:
         return False
+    if _has_arrows(ours) and not _has_arrows(theirs) and len(expression.symbols(theirs)) > 1:
+        ours = _without_arrows(ours)        # gold's vectors are in bold
     return expression.same(ours if factor == 1 else ("·", ours, ("number", factor)), theirs)
+
+
+def _has_arrows(node: Node) -> bool:
+    return any(name.startswith("vec ") for name in expression.symbols(node))
+
+
+def _without_arrows(node: Node) -> Node:
+    if node[0] == "symbol":
+        return ("symbol", node[1].removeprefix("vec "))
+    return tuple(_without_arrows(part) if isinstance(part, tuple) else part for part in node)
 
 
 def _is_whole(node: Node) -> bool:
@@ -278,9 +306,12 @@ def squeezed(text: str) -> str:
     return text[1:-1] if re.fullmatch(r"\([^()]\)|\{[^{}]*\}", text) else text
 
 
+_ARTICLE = re.compile(r"\W{0,3}(?:an?|the) (?=[a-z]{3})", re.IGNORECASE)
+
+
 def same_words(found: str, gold: str) -> bool:
     """Whether two texts are the same; case means nothing in words, and much among signs and single letters."""
-    ours, theirs = squeezed(found), squeezed(gold)
+    ours, theirs = (squeezed(_ARTICLE.sub("", text)) for text in (found, gold))
     if not theirs or ours == theirs:
         return bool(theirs)
     if ours.casefold() == theirs.casefold():
@@ -439,9 +470,13 @@ def _same_relation(found: Value, gold: Relation) -> bool:
             signs == gold.signs and all(map(expression.same, sides, gold.sides))
             for sides, signs in ((found.sides, found.signs), (found.sides[::-1], turned))
         )
+    if {found.sides[0][0], gold.sides[0][0]} == {"symbol", "call"} and _is_y_of_x(found, gold):
+        found = replace(found, sides=(gold.sides[0], found.sides[1]))
     if gold.signs[0] in "∥⊥≅∼":
         return found.signs == gold.signs and any(
             all(map(expression.same, sides, gold.sides)) for sides in (found.sides, found.sides[::-1]))
+    if found.signs == gold.signs == ("=",) and found.sides[0] != found.sides[1] and expression.same(*gold.sides):
+        return expression.same(*found.sides) and expression.same(found.sides[0], gold.sides[0])     # an identity
     sign = expression.proportional(_difference(found), _difference(gold))
     if sign == 0 and found.signs == gold.signs == ("=",):
         sign = expression.proportional(*(expression.fraction(_difference(one))[0] for one in (found, gold)))
@@ -449,6 +484,13 @@ def _same_relation(found: Value, gold: Relation) -> bool:
         return False
     ours = found.signs[0] if sign > 0 else _TURNED.get(found.signs[0])
     return ours == gold.signs[0]
+
+
+def _is_y_of_x(one: Relation, other: Relation) -> bool:
+    """Whether one begins with y and the other with f(x)."""
+    function = one.sides[0] if one.sides[0][0] == "call" else other.sides[0]
+    symbol = other.sides[0] if function is one.sides[0] else one.sides[0]
+    return symbol == ("symbol", "y") and len(function) == 3 and function[2][0] == "symbol"
 
 
 def _difference(relation: Relation) -> Node:

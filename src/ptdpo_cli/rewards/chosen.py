@@ -21,13 +21,15 @@ _LINE = re.compile(         # "B", "(B)", "B. 12 cm", "Option B"
     r"(?! ?(?:(?:or|and)\b|/|,) ?\(?[A-Z]\b)",
     re.IGNORECASE,
 )
+_BULLET = re.compile(r"(?:[•>] ?|-(?=[\s(A-Za-z])\s*){1,3}")       # and not the sign of -5
 _ALONE = re.compile(r"[(\[]?([A-Z])[)\]]?[.:]?")
 _MARKED = re.compile(
     r"\(([A-Z])\)|\*\*\(?([A-Z])[).]?\*\*|\\text(?:bf)?\{\(?([A-Z])\)?\}|\b(?:[Oo]ption|[Cc]hoice) ([A-Z])\b"
     r"|\banswer \(?([A-Z])\)? (?=is|fits|matches)|(?<![A-Za-z] )\b([A-Z]) is (?:the )?(?:correct|right|best)\b"
 )
-_CLOSES = re.compile(       # "it is B."
-    r"(?:\b|['’])(?:is|s|be|are|was|becomes) (?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?"
+_CLOSES = re.compile(       # "it is B.", "hence C."
+    r"(?:(?:\b|['’])(?:is|s|be|are|was|becomes)|\b(?:so|hence|thus|therefore),?) "
+    r"(?:option |choice |letter |figure |shape |box )?\(?([A-Z])\)?"
     r"(?:[.!]?\s*$|[.!](?=\s)|,(?! ?(?:and |or )?\(?[A-Z]\b))"
 )
 _LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[,;、&]| and|, and)? ?[(\[]?[A-Z][)\]]?){1,9}\.?")
@@ -44,10 +46,13 @@ _CONCLUDED_OPTION = re.compile(
 _NOT_CHOSEN = re.compile(r"\b(?:is|are) (?:not|incorrect|wrong|false)\b|\bisn['’]t\b|\bcannot be\b", re.IGNORECASE)
 
 
+_NEGATES = re.compile(r"(?:\b(?:not|never|cannot)|n['’]t)(?: possibly)?\s?$", re.IGNORECASE)
+
+
 def chosen_letter(answer: str, choices: Sequence[str], *, several: bool) -> str | None:
     """The letter that a response gives; where it gives one with another option's text, both."""
     known = set(ascii_uppercase[: len(choices)] or LETTERS)
-    lines = [EMPHASIS.sub("", line).strip().lstrip("-•> ") for line in answer.strip().split("\n") if line.strip()]
+    lines = [_BULLET.sub("", EMPHASIS.sub("", line).strip()) for line in answer.strip().split("\n") if line.strip()]
     if not lines:
         return None
     if len(lines) == 1 and lines[0] in choices and bare_letter(lines[0]) is None:
@@ -90,7 +95,8 @@ def _in_sentences(answer: str, choices: Sequence[str], known: set[str]) -> str |
     said = sentences(answer)
     if said and (match := _CONCLUDED_OPTION.match(said[-1])):
         return match[1] if match[1] in known else None
-    closing = {letter for sentence in said for letter in _CLOSES.findall(sentence)} & known
+    closing = {match[1] for sentence in said for match in _CLOSES.finditer(sentence)
+               if not _NEGATES.search(sentence, 0, match.start())} & known
     return closing.pop() if len(closing) == 1 and not marked else None
 
 

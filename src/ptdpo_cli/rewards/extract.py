@@ -17,6 +17,7 @@ from ptdpo_cli.rewards.choices import named_options
 from ptdpo_cli.rewards.chosen import chosen_letter, named_option, named_options_only, yes_or_no
 from ptdpo_cli.rewards.format import after_thought
 from ptdpo_cli.rewards.prose import at_the_end, bare_value, stated
+from ptdpo_cli.rewards.refusals import is_refusal
 
 WAYS = ("boxed", "tag", "phrase", "letter", "yes-no", "option-text", "bare")
 Reads = Literal["answer", "text"]
@@ -53,7 +54,10 @@ def extract(
     if answer is None:
         return None
     answer = _without_html(answer.replace("\u200b", ""))
+    corrected = _corrected(answer)
     for way in ways:
+        if way == "phrase":
+            answer = corrected      # a box stays the last box
         match way:
             case "boxed":
                 found = _said_in(last_box(answer, n_values), choices, answer_type)
@@ -76,6 +80,19 @@ def extract(
         if found is not None:
             return found, way
     return None
+
+
+_TAKES_BACK = re.compile(
+    r"(?<![a-z])(?:wait|hold on|sorry|strike that|scratch that|correction|on second thought|actually)\b[^\n]{0,120}?"
+    r"\b(?:no|not|misread|miscounted|mistake|wrong|swapped|fails|should be|must be|it is|it['’]s)\b",
+    re.IGNORECASE,
+)
+
+
+def _corrected(answer: str) -> str:
+    """What follows the last correction, where that is the end of a response: "It is 5. Wait, no, it is 4."."""
+    found = list(_TAKES_BACK.finditer(answer, max(0, len(answer) - 200)))
+    return answer[found[-1].start():] if found and not is_refusal(answer) else answer
 
 
 def extract_boxed(text: str) -> str | None:

@@ -65,6 +65,9 @@ def stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
         is_strong = phrase["strong"] or phrase["colon"] or phrase["chinese"]
         if answer_type == "choice" and not is_strong and named_options(span, choices)[0] is None:
             continue        # "the other options are not applicable"
+        start = max(masked.rfind(stop, 0, phrase.start()) for stop in ("\n", ". ")) + 1
+        if "would" in phrase[0] and _SUPPOSES.match(text, start):
+            continue        # "If they were equal, the answer would be B"
         if _DENIES.match(span) or (answer_type == "choice" and _lists_all(span, tuple(choices))):
             continue
         line = text[phrase.end():].partition("\n")[0].strip()
@@ -175,7 +178,7 @@ _LAST_IS = re.compile(
 def at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str | None:
     """What a sentence says that something is, at its end, if that is a value of this type or an option."""
     match = _LAST_IS.fullmatch(sentence)
-    if match is None:
+    if match is None or _BOUND.search(sentence, max(0, match.start(1) - 30), match.start(1)):
         return None
     said = match[1].strip(" $*")
     if answer_type == "named" and (names := _MEASURES.findall(sentence, 0, match.start(1))):
@@ -221,6 +224,8 @@ def bare_value(answer: str, answer_type: str) -> str | None:
         return None
     if math := _MATH.fullmatch(said.rstrip(".")):
         return _formula(math)
+    if (clauses := _SO.split(said.rstrip(".")))[1:] and _is_value(clauses[-1], answer_type):
+        return clauses[-1]
     if _is_value(said, answer_type):
         return said
     if answer_type in ("integer", "float"):
@@ -232,9 +237,15 @@ def bare_value(answer: str, answer_type: str) -> str | None:
     formulas = list(_MATH.finditer(said))
     if len(formulas) == 1 and (_is_value(formula := _formula(formulas[0]), answer_type) or "\\begin" in formula):
         return formula
-    return at_the_end(EMPHASIS.sub("", said), (), answer_type)
+    if answer_type == "statements" and (match := _ARE_RIGHT.match(said)):
+        return match[1] if _is_value(match[1], answer_type) else None
+    found = at_the_end(EMPHASIS.sub("", said), (), answer_type)
+    if found is not None and answer_type in ("blanks", "alternatives") and not isinstance(read(found), Several):
+        return None
+    return found
 
 
+_ARE_RIGHT = re.compile(r"(?:statements? )?(.{1,60}?) (?:are|is) (?:the )?(?:correct|true|right)\b", re.IGNORECASE)
 _LIST_LAST = re.compile(r"\[[^\[\]]{1,200}\](?=[.`*]{0,3}$)")
 
 
@@ -256,7 +267,7 @@ def _number_of_few(said: Sequence[str], answer_type: str) -> str | None:
         if len(formulas) == 1 and _is_value(formula := _formula(formulas[0]), answer_type):
             return formula
         return _only_number(first, answer_type)
-    if _is_value(first.rstrip("."), answer_type):
+    if "=" not in first and _is_value(first.rstrip("."), answer_type):
         return first.rstrip(".")
     if _SUMS_UP.search(last) and (found := _only_number(last, answer_type)):
         return found
@@ -287,6 +298,9 @@ _COUNTED = re.compile(
 )
 _REASON = re.compile(r",? (?:because|since|as (?:it|the|there))\b", re.IGNORECASE)
 _SO = re.compile(r"(?:^|[,;.] )(?:and )?(?:so|thus|hence|therefore),? ", re.IGNORECASE)
+_SUPPOSES = re.compile(
+    r"\W{0,3}(?:if|suppose|supposing|assum(?:e|ing)|had)\b.{0,120}?\b(?:were|was|had|would)\b", re.IGNORECASE
+)
 _ASKS = re.compile(r"\bquestion (?:asks|is asking)\b|\bwe (?:need|have) to (?:find|determine)\b", re.IGNORECASE)
 
 
@@ -295,12 +309,12 @@ def _only_number(sentence: str, answer_type: str) -> str | None:
 
     A reason behind it and a premise before "so" are left aside. Number words are read here, for prose is written so.
     """
-    if sentence.rstrip().endswith("?") or is_unsure(sentence) or _ASKS.search(sentence):
+    if sentence.rstrip().endswith("?") or is_unsure(sentence) or _ASKS.search(sentence) or _SUPPOSES.match(sentence):
         return None
     said = EMPHASIS.sub("", sentence)
     said = said[: reason.start()] if (reason := _REASON.search(said)) and reason.start() > 10 else said
     said = _SO.split(said)[-1]
-    if re.search(r"\d[a-zA-Z]|[*/=+]", said):
+    if re.search(r"\d[a-zA-Z]|[*/=+|]", said):
         return at_the_end(said, (), answer_type)
     numbers = _numbers_of(said)
     if len(numbers) == 1:
@@ -318,15 +332,18 @@ _NUMBER = re.compile(
 )
 _BOUND = re.compile(
     r"\b(?:(?:less|more|greater|fewer|larger|smaller|higher|lower) than|at least|at most|up to|over|under|above|below)"
-    r"(?: or equal to)? [$€£]?$", re.IGNORECASE,
+    r"(?: or equal to)? [$€£]?$|\b(?:not|never|cannot)(?: be| equal to)? [$€£]?$|n['’]t(?: be| equal to)? [$€£]?$",
+    re.IGNORECASE,
 )
+_MINUS = re.compile(r"(?:\bminus|\bnegative) $", re.IGNORECASE)
 _WORDED = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b(?!-)", re.IGNORECASE)
 
 
 def _numbers_of(text: str) -> list[tuple[int, str]]:
     """Numbers and where they begin, number words as digits."""
     digits = [
-        (match.start(), match[0]) for match in _NUMBER.finditer(text)
+        (match.start(), f"-{match[0]}" if _MINUS.search(text, max(0, match.start() - 9), match.start()) else match[0])
+        for match in _NUMBER.finditer(text)
         if not _BOUND.search(text, max(0, match.start() - 20), match.start())
     ]
     spoken = [(match.start(), str(_NUMBER_WORDS[match[0].lower()])) for match in _WORDED.finditer(text)]
