@@ -335,6 +335,7 @@ _BOUND = re.compile(
     r"(?: or equal to)? [$€£]?$|\b(?:not|never|cannot)(?: be| equal to)? [$€£]?$|n['’]t(?: be| equal to)? [$€£]?$",
     re.IGNORECASE,
 )
+_SCALED = re.compile(r" (?:dozen|hundred|thousand|million|billion)\b", re.IGNORECASE)     # 3 million is not 3
 _MINUS = re.compile(r"(?:\bminus|\bnegative) $", re.IGNORECASE)
 _WORDED = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b(?!-)", re.IGNORECASE)
 
@@ -344,7 +345,7 @@ def _numbers_of(text: str) -> list[tuple[int, str]]:
     digits = [
         (match.start(), f"-{match[0]}" if _MINUS.search(text, max(0, match.start() - 9), match.start()) else match[0])
         for match in _NUMBER.finditer(text)
-        if not _BOUND.search(text, max(0, match.start() - 20), match.start())
+        if not _BOUND.search(text, max(0, match.start() - 20), match.start()) and not _SCALED.match(text, match.end())
     ]
     spoken = [(match.start(), str(_NUMBER_WORDS[match[0].lower()])) for match in _WORDED.finditer(text)]
     return sorted(digits + spoken)
