@@ -45,6 +45,7 @@ _ALL_WORDS = re.compile(r"\\text\{([^{}]*)\}")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,300}(?:\.[0-9]{1,300})?")
 _JOINING = re.compile(r"\\text\{\s?((?:,? ?(?:and|or|,|;|或|和|与|且)) ?)\}")
 _INSIDE = re.compile(r"\\text\{([^{}]{0,60}?[^\s{}:])(\s(?:and|or)\s?|\s?:\s?)\}")     # \text{ cm and }
+_BEGINS = re.compile(r"\\text\{\s?(and|or)\s([^{}]{1,60})\}")      # \text{ and range: }
 _FINAL = re.compile(r"[\s.,;?。，；]+(?:\$+[\s.,;?]*)?$|(?<=[^\\])[\s.,;?]+\$$")
 _ANY_ONE = re.compile(r"\s*[\[(](?:choose|any|either|pick|select) (?:any )?(?:one|is fine)[^()\[\]]{0,40}[\])]\s*$"
                       r"|\s*[\[(]?答案不唯一[^()\[\]]{0,20}[\])]?\s*$", re.IGNORECASE)
@@ -80,7 +81,8 @@ def _read(text: str) -> Value:
         return Several(tuple(read(box) for box in boxes), order=re.search(r"\b(?:and|or)\b", text) is None)
     if too_deep(text) or ("\\begin" in text and (text := lines_of_environment(text)) is None):
         return Text(original)
-    spelling = _JOINING.sub(r" \1 ", _INSIDE.sub(r"\\text{\1}\2 ", spelt(text)))
+    spelling = _INSIDE.sub(r"\\text{\1}\2 ", _BEGINS.sub(r" \1 \\text{\2}", spelt(text)))
+    spelling = _JOINING.sub(r" \1 ", spelling)
     if wording := _ALL_WORDS.fullmatch(spelling):
         spelling = wording[1]
     return _whole(spelling, At())
