@@ -65,7 +65,11 @@ def chosen_letter(answer: str, choices: Sequence[str], *, several: bool) -> str 
         return begun
     if (match := _ALONE.fullmatch(lines[-1])) and match[1] in known:        # after a list of the options
         return match[1]
-    return None if lists_options(answer) else _in_sentences(answer, choices, known)
+    if not lists_options(answer):
+        return _in_sentences(answer, choices, known)
+    *listed, last = ("", *sentences(answer))
+    closing = _closing([last], known) if any(listed) else set()     # "(A) 3, (B) 4. As it is even, it is (B)."
+    return closing.pop() if len(closing) == 1 else None
 
 
 def _begun(lines: Sequence[str], choices: Sequence[str], known: set[str]) -> str | None:
@@ -95,9 +99,14 @@ def _in_sentences(answer: str, choices: Sequence[str], known: set[str]) -> str |
     said = sentences(answer)
     if said and (match := _CONCLUDED_OPTION.match(said[-1])):
         return match[1] if match[1] in known else None
-    closing = {match[1] for sentence in said for match in _CLOSES.finditer(sentence)
-               if not _NEGATES.search(sentence, 0, match.start())} & known
+    closing = _closing(said, known)
     return closing.pop() if len(closing) == 1 and not marked else None
+
+
+def _closing(said: Sequence[str], known: set[str]) -> set[str]:
+    """The letters that sentences end with, but for those that they deny."""
+    return {match[1] for sentence in said for match in _CLOSES.finditer(sentence)
+            if not _NEGATES.search(sentence, 0, match.start())} & known
 
 
 def _letter(mark: re.Match) -> str:
