@@ -105,7 +105,7 @@ def cases() -> list[dict]:
 def test_the_cases_are_many_and_of_both_kinds():
     rows = cases()
     counts = Counter(row["expected"] for row in rows)
-    assert len(rows) > 3700 and set(counts) == {"right", "wrong", "no_answer"} and counts["wrong"] > 1100
+    assert len(rows) > 4000 and set(counts) == {"right", "wrong", "no_answer"} and counts["wrong"] > 1100
     assert len({(row["answer"], row["answer_type"], row["choices"], row["response"]) for row in rows}) == len(rows)
 
 
