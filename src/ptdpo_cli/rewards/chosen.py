@@ -162,9 +162,20 @@ def named_option(answer: str, choices: tuple[str, ...]) -> str | None:
         return found
     if len(answer) < 800 and all_said and len(named := _named_by(all_said[-1], choices)) == 1:
         return choices[named.pop()]
+    if all_said and (is_unsure(all_said[-1]) or _LACKS.search(all_said[-1])) and not is_refusal(answer):
+        unsure = [option for option in choices if _UNKNOWN.search(option)]
+        return unsure[0] if len(unsure) == 1 else None
     looked_at = [*all_said[-1:], *(all_said[:1] if len(answer) < 1500 else ())]
     found = (at_the_end(EMPHASIS.sub("", sentence), choices, "choice") for sentence in looked_at)
     return next(filter(None, found), None)
+
+
+_LACKS = re.compile(r"\binsufficient\b|\bnot (?:enough|sufficient) (?:information|data)\b", re.IGNORECASE)
+_UNKNOWN = re.compile(       # "Impossible to tell", "Insufficient information"
+    r"^\W*(?:(?:it is |it )?(?:impossible|not possible|unable|cannot|can['’]t|can not) (?:to |be )?"
+    r"(?:tell|say|know|known|determined?|told)|(?:insufficient|not enough|too little) (?:information|data))\b",
+    re.IGNORECASE,
+)
 
 
 def named_options_only(answer: str, choices: tuple[str, ...]) -> str | None:
