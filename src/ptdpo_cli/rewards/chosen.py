@@ -46,6 +46,7 @@ _CONCLUDED_OPTION = re.compile(
 _NOT_CHOSEN = re.compile(r"\b(?:is|are) (?:not|incorrect|wrong|false)\b|\bisn['’]t\b|\bcannot be\b", re.IGNORECASE)
 
 
+_IS_RIGHT = re.compile(r"\b(?:answer|option|choice) \(?([A-Z])\)? is (?:the )?(?:correct|right|best)\b", re.IGNORECASE)
 _NEGATES = re.compile(r"(?:\b(?:not|never|cannot)|n['’]t)(?: possibly)?\s?$", re.IGNORECASE)
 
 
@@ -68,7 +69,9 @@ def chosen_letter(answer: str, choices: Sequence[str], *, several: bool) -> str 
     if not lists_options(answer):
         return _in_sentences(answer, choices, known)
     *listed, last = ("", *sentences(answer))
-    closing = _closing([last], known) if any(listed) else set()     # "(A) 3, (B) 4. As it is even, it is (B)."
+    closing = set()
+    if any(listed):     # "(A) 3, (B) 4. As it is even, it is (B)."
+        closing = _closing([last], known) | ({match[1] for match in _IS_RIGHT.finditer(last)} & known)
     return closing.pop() if len(closing) == 1 else None
 
 

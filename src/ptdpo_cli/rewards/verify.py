@@ -205,6 +205,11 @@ def _is_rounded(found: Fraction, gold: Fraction, n_decimals: int) -> bool:
 # --- what is read -----------------------------------------------------------------------------------------------------
 
 
+_LABELLED = re.compile(       # "Point A"
+    r"(?:point|step|figure|graph|curve|line|shape|box|region|group|picture|image) (?=\(?[A-Z]\b)", re.IGNORECASE
+)
+
+
 def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
     if squeezed(extracted) == squeezed(answer) or same_formula(extracted, answer):
         return True
@@ -212,7 +217,7 @@ def _same_as_read(extracted: str, answer: str, answer_type: str) -> bool | None:
         if (gold := words(answer)) in _OPPOSITES:
             return leading_opposite(extracted) == gold
         if len(gold) == 1 and gold.isascii() and gold.isalpha():
-            return bare_letter(extracted) == gold.upper()
+            return bare_letter(_LABELLED.sub("", extracted.strip())) == gold.upper()
     found, gold = read(extracted), read(answer)
     if isinstance(gold, Text) and same_words(extracted, answer):
         return True
