@@ -506,7 +506,16 @@ def test_what_only_math_verify_reads():
     # equations
     ("y=2x", "2x=y"), ("y=2x", "y-2x=0"), ("2x+3y=6", "4x+6y=12"), ("x<y", "y>x"),
     (r"AB \parallel CD", r"CD \parallel AB"), ("y=2x", "-y=-2x"), ("y = 2x + 1", "y = 1 + 2x"),
+    (r"f(x)=2\sin 2x", r"y=2\sin(2x)"), (r"y=\pm\frac{3}{4}x", r"y=\frac{3x}{4} \text{ or } y=-\frac{3}{4}x"),
+    ("a^2-b^2=(a+b)(a-b)", "(a-b)(a+b)=a^2-b^2"),
+    # degrees and minutes, points with a sign, vectors in bold, a unit in italics
+    ("35°24′", "35.4°"), (r"62^{\circ}30'", "62.5"), ("(3,0) or (-3,0)", r"(\pm 3, 0)"),
+    (r"\boldsymbol{a}+2\boldsymbol{b}", r"\vec{a}+2\vec{b}"), (r"9\sqrt{6} \mathrm{~N}", r"9\sqrt{6}N"),
+    (r"\frac{121\pi}{4} \mathrm{~m}^{2}", "30.25π m²"),
+    (r"18\text{ cm}, 31\text{ cm}", r"18\text{ cm and }31\text{ cm}"),
+    ("domain: [0,1) and range: (2,3]", r"\text{domain: }[0,1)\text{ and range: }(2,3]"),
     # texts
+    ("rhombus", "a rhombus"),
     ("It rises", "it rises."), ("north", r"\text{North}"), (r"\sum_{k=1}^n k", r"\sum_{k=1}^n k"),
 ])
 def test_right_pairs(gold, found):
@@ -549,6 +558,11 @@ def test_right_pairs(gold, found):
     ("y=2x", "2x"), ("y=2x", "y"), ("y=2x", "y=2"), ("y=2x", "x=2y"), ("y=2x", "y<2x"), ("2x+3y=6", "6"),
     ("x<y", "x>y"), ("x^2+y^2=1", "x^2+y^2=2"), (r"AB \parallel CD", r"AB \perp CD"), ("x<y", "x≤y"),
     ("x<y", "-x<-y"), (r"x\neq 2", "2"), (r"x\neq 2", "x=2"),
+    (r"f(x)=2\sin 2x", r"y=2\sin x"), (r"f(x)=2\sin 2x", r"2\sin 2x"), (r"y=\pm\frac{3}{4}x", r"y=\frac{3}{4}x"),
+    ("a^2-b^2=(a+b)(a-b)", "a^2=a^2"), ("a^2-b^2=(a+b)(a-b)", "a^2-b^2"),
+    (r"\cos A=\frac{4}{5}", r"\sin A=\frac{4}{5}"), (r"\cos A=\frac{4}{5}", r"A=\frac{4}{5}"), ("35°24′", "35°"),
+    ("35°24′", "24"), ("62°30′", "62°30″"), ("(3,0) or (-3,0)", "(3,0)"), ("(3,0) or (-3,0)", r"(0, \pm 3)"),
+    (r"\boldsymbol{a}+2\boldsymbol{b}", r"\vec{a}+\vec{b}"), (r"9\sqrt{6} \mathrm{~N}", r"9\sqrt{6}m"), ("A'", "A"),
     ("It rises", "It"), ("It rises", "rises"), ("north", "south"), ("H_2O", "H_2"), ("CO", "Co"),
     ("no solution", "no"), (r"\sum_{k=1}^n k", "k"),
 ])
