@@ -81,10 +81,11 @@ def test_the_second_check_disagrees_where_the_number_types_are_stricter(answer_t
     assert len(checked) > 20 and sum(grade.agreed for grade in checked) / len(checked) > 0.8
 
 
-# Kinds of rows of cases.tsv that no rule reads: a number among others, or in words, in prose; a formula in a macro.
+# Kinds of rows of cases.tsv that no rule reads: a number among others, or in words, in prose; a formula in a macro; a
+# yes behind other sentences, which HallusionBench's authors do not count.
 NOT_READ = Counter([
     "chemistry", "option-reworded", "several-numbers", "conclusion-end", "conclusion-first", "conclusion-first",
-    "conclusion-first", "conclusion-last", "approx",
+    "conclusion-first", "conclusion-last", "approx", "leading-yes",
 ])
 
 

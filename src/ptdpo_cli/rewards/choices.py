@@ -92,6 +92,10 @@ def _lettered(match: re.Match, text: str, options: Sequence[Option], letters: st
         return None, letters[other] != letter
     if rest.startswith(("not ", "is not ")):
         return None, False
+    begun = [letters[k] for k, one in enumerate(options)
+             if (pattern := _mention_of(one.text)) is not None and pattern.match(rest)]
+    if begun and letter not in begun:
+        return None, True       # "C, 3000 cars", where 3000 is the text of B
     others = set(re.findall(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])", rest)) & set(letters) - {letter}
     return (None if others and len(rest) < 40 else letter), False
 

@@ -46,6 +46,7 @@ _CONCLUDED_OPTION = re.compile(
 _NOT_CHOSEN = re.compile(r"\b(?:is|are) (?:not|incorrect|wrong|false)\b|\bisn['’]t\b|\bcannot be\b", re.IGNORECASE)
 
 
+_LETTER_FIRST = re.compile(r"\(?[A-Z]\)?[ .,:]{1,2}\(?\S.{0,120}$")
 _IS_RIGHT = re.compile(r"\b(?:answer|option|choice) \(?([A-Z])\)? is (?:the )?(?:correct|right|best)\b", re.IGNORECASE)
 _NEGATES = re.compile(r"(?:\b(?:not|never|cannot)|n['’]t)(?: possibly)?\s?$", re.IGNORECASE)
 
@@ -67,6 +68,10 @@ def chosen_letter(answer: str, choices: Sequence[str], *, several: bool) -> str 
     if (match := _ALONE.fullmatch(lines[-1])) and match[1] in known:        # after a list of the options
         return match[1]
     if not lists_options(answer):
+        is_alone = _LETTER_FIRST.match(lines[-1]) and not any(_LETTER_FIRST.match(line) for line in lines[:-1])
+        is_alone = is_alone and not _NOT_CHOSEN.search(lines[-1])
+        if choices and len(lines) > 1 and is_alone and any(named_options(lines[-1], choices)):
+            return lines[-1]        # "A (12 cm)" behind a heading
         return _in_sentences(answer, choices, known)
     *listed, last = ("", *sentences(answer))
     closing = set()
@@ -134,7 +139,9 @@ _YES = re.compile(
 
 def yes_or_no(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
     """Yes, no, true or false, where a response begins with it; of a choice, if an option says so."""
-    match = _YES.match(answer) if answer_type == "text" or (answer_type == "choice" and choices) else None
+    if not (answer_type == "text" or (answer_type == "choice" and choices)):
+        return None
+    match = _YES.match(answer)
     if match is None or (choices and named_options(match[1], choices)[0] is None):
         return None
     return None if _TAKES_BACK.search(answer, match.end()) else match[1]

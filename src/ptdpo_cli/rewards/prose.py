@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ptdpo_cli.mathtext import plain, read
-from ptdpo_cli.mathtext.values import Named, Several, Text
+from ptdpo_cli.mathtext.values import Named, Scalar, Several, Text
 from ptdpo_cli.rewards.boxes import BOX, last_box
 from ptdpo_cli.rewards.choices import bare_letter, lists_options, mentions, named_options
 from ptdpo_cli.rewards.refusals import is_refusal, is_unsure
@@ -30,7 +30,7 @@ _PHRASE = re.compile(
     rf"\b(?P<strong>{_WHICH}\bans(?:wers?)?){_ASIDE}{_THEN}"
     rf"|\b{_WHICH}(?:options?|choices?){_ASIDE}{_THEN}"
     rf"|\b(?P<colon>{_WHICH}(?:ans(?:wers?)?|option|choice)) ?[:=：] ?"
-    r"|(?P<chinese>【?(?:正确)?(?:答案|选项)】?(?:是|为|应该是|应为)? ?[:：]? ?"
+    r"|(?P<chinese>答[:：] ?|【?(?:正确)?(?:答案|选项)】?(?:是|为|应该是|应为)? ?[:：]? ?"
     r"|故?(?:应|正确)?选(?:择|项)?(?:是|为)? ?[:：]? ?(?=[(（]?[A-Z]))"
     r"|^\W{0,4}answer (?=\$|\\[(\[])"
     r"|\banswers?(?: [a-z]+){1,3} (?:is|are)\b ?:? ?"
@@ -76,7 +76,7 @@ def stated(answer: str, choices: Sequence[str], answer_type: str) -> str | None:
         if answer_type in ("integer", "float") and number(span) is None and (value := _only_number(span, answer_type)):
             return value
         return span
-    return None if answer_type == "choice" else _concluded(text, answer_type)
+    return None if answer_type in ("choice", "text") else _concluded(text, answer_type)
 
 
 def _lists_all(span: str, choices: tuple[str, ...]) -> bool:
@@ -186,7 +186,7 @@ def at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str |
     if answer_type == "ratio" and (terms := _TO.findall(sentence)):
         return terms[-1]
     if answer_type == "list":
-        return said if said[:1] == "[" else None
+        return said if said[:1] == "[" or _LISTED.fullmatch(said) else None
     if answer_type == "choice":
         return said if choices and named_options(said, choices)[0] is not None else None
     return said if _is_value(said, answer_type) else None
@@ -197,10 +197,12 @@ def _is_value(text: str, answer_type: str) -> bool:
         return False
     if answer_type in ("integer", "float"):
         return number(text) is not None
-    if answer_type in ("choice", "text"):
+    if answer_type == "choice":
         return False
     value = read(text)
     value = value.value if isinstance(value, Named) else value
+    if answer_type == "text":       # "432 cm³", and no letter or word
+        return isinstance(value, Scalar) and value.is_closed and any(map(str.isdigit, text))
     return not any(isinstance(one, Text) for one in (value.items if isinstance(value, Several) else [value]))
 
 
@@ -219,7 +221,7 @@ def bare_value(answer: str, answer_type: str) -> str | None:
     if answer_type == "list" and (match := _LIST_LAST.search(lines[-1])):
         return match[0]
     if len(lines) > 1:
-        return _last_line(lines, answer_type)
+        return _last_line(lines, answer_type) or (_concluded(said, "text") if answer_type == "text" else None)
     if len(said) > 600:
         return None
     if math := _MATH.fullmatch(said.rstrip(".")):
@@ -233,11 +235,11 @@ def bare_value(answer: str, answer_type: str) -> str | None:
     if len(sentences(said)) != 1:
         return None
     if answer_type == "text":
-        return _few_words(EMPHASIS.sub("", said))
+        return _few_words(EMPHASIS.sub("", said)) or at_the_end(EMPHASIS.sub("", said), (), answer_type)
     formulas = list(_MATH.finditer(said))
     if len(formulas) == 1 and (_is_value(formula := _formula(formulas[0]), answer_type) or "\\begin" in formula):
         return formula
-    if answer_type == "statements" and (match := _ARE_RIGHT.match(said)):
+    if (answer_type == "statements" or said[:9].lower() == "statement") and (match := _ARE_RIGHT.match(said)):
         return match[1] if _is_value(match[1], answer_type) else None
     found = at_the_end(EMPHASIS.sub("", said), (), answer_type)
     if found is not None and answer_type in ("blanks", "alternatives") and not isinstance(read(found), Several):
@@ -246,6 +248,7 @@ def bare_value(answer: str, answer_type: str) -> str | None:
 
 
 _ARE_RIGHT = re.compile(r"(?:statements? )?(.{1,60}?) (?:are|is) (?:the )?(?:correct|true|right)\b", re.IGNORECASE)
+_LISTED = re.compile(r"-?[0-9.]{1,20}(?:, ?-?[0-9.]{1,20}){0,30}(?:,| and|, and) -?[0-9.]{1,20}")
 _LIST_LAST = re.compile(r"\[[^\[\]]{1,200}\](?=[.`*]{0,3}$)")
 
 
