@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from command import TINY, done, jsonl, png, ptdpo, refused
-from judges import Answer, says, stub_judge
+from judges import Answer, interrupted_at_the_third, says, stub_judge
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact
 from ptdpo_cli.errors import PtdpoError, UsageError
@@ -304,16 +304,8 @@ def test_what_was_answered_before_an_interruption_is_kept(cache, monkeypatch):
     """Ctrl-C arrives with the fourth verdict: the three before it are on disk."""
     import ptdpo_cli.endpoint as endpoint
 
-    real, count = endpoint.as_completed, []
-
-    def interrupted(futures):
-        for future in real(futures):
-            count.append(future)
-            if len(count) == 3:
-                raise KeyboardInterrupt
-            yield future
-
-    monkeypatch.setattr(endpoint, "as_completed", interrupted)
+    real = endpoint.as_completed
+    monkeypatch.setattr(endpoint, "as_completed", interrupted_at_the_third(real))
     with stub_judge(lambda number, body: says("right")) as stub:
         with pytest.raises(KeyboardInterrupt):
             ask(stub, cache, *questions(10), concurrency=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from command import TINY, done, ptdpo, refused
-from judges import Answer, says, stub_judge
+from judges import Answer, interrupted_at_the_third, says, stub_judge
 from ptdpo_cli import endpoint as asking
 from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.artifacts.store import Artifact
@@ -234,16 +234,8 @@ def test_quotes_and_nones_are_paid_for_once_and_failures_asked_again(cache):
 
 
 def test_what_was_quoted_before_an_interruption_is_kept(cache, monkeypatch):
-    real, count = asking.as_completed, []
-
-    def interrupted(futures):
-        for future in real(futures):
-            count.append(future)
-            if len(count) == 3:
-                raise KeyboardInterrupt
-            yield future
-
-    monkeypatch.setattr(asking, "as_completed", interrupted)
+    real = asking.as_completed
+    monkeypatch.setattr(asking, "as_completed", interrupted_at_the_third(real))
     with stub_judge(quoting) as stub:
         with pytest.raises(KeyboardInterrupt):
             ask(stub, cache, *questions(10), concurrency=1)

@@ -10,7 +10,7 @@ from ptdpo_cli.artifacts.schemas import Problem
 from ptdpo_cli.datasets.answers import valued
 from ptdpo_cli.errors import UsageError
 from ptdpo_cli.rewards import Grade, Response, extract_boxed, format_reward, grade, grade_all, verify
-from ptdpo_cli.rewards.extract import WAYS
+from ptdpo_cli.rewards.extract import WAYS, extract
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -173,6 +173,12 @@ def test_a_hostile_reference_is_read_or_refused_in_an_instant(text):
     except UsageError:
         pass
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("ways", [("boxed", "letter"), ("letter", "boxed"), ("bare", "boxed"), ("phrase", "boxed")])
+def test_a_correction_leaves_a_box_alone_in_any_order_of_the_ways(ways):
+    assert extract("\\boxed{B} Wait, no, that is wrong.", ways, answer_type="expression") == ("B", "boxed")
+    assert extract("It is B. Wait, no, that is wrong.", (ways[0],), answer_type="choice") is None
 
 
 def test_options_that_repeat():

@@ -49,11 +49,6 @@ def _unmarked(text: str) -> str:
     return plain(text).replace("\\", "").strip("*`'\"“” ")
 
 
-def choice_of(text: str, choices: Sequence[str]) -> str | None:
-    """The one option that a text names; None if it names none, several, or one by letter and another by text."""
-    return named_options(text, choices)[0]
-
-
 def named_options(text: str, choices: Sequence[str]) -> tuple[str | None, bool]:
     """(the option that a text names, whether it names one by letter and another by text).
 

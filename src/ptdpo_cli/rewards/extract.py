@@ -54,27 +54,25 @@ def extract(
     if answer is None:
         return None
     answer = _without_html(answer.replace("\u200b", ""))
-    corrected = _corrected(answer)
+    said = _corrected(answer)       # a box or a tag stays what it is
     for way in ways:
-        if way == "phrase":
-            answer = corrected      # a box stays the last box
         match way:
             case "boxed":
                 found = _said_in(last_box(answer, n_values), choices, answer_type)
             case "tag":
                 found = _said_in(_tagged(answer), choices, answer_type)
             case "phrase":
-                found = stated(answer, choices, answer_type)
+                found = stated(said, choices, answer_type)
             case "letter" if answer_type in ("choice", "set"):
-                found = chosen_letter(answer, choices, several=answer_type == "set")
+                found = chosen_letter(said, choices, several=answer_type == "set")
             case "yes-no":
-                found = yes_or_no(answer, choices, answer_type)
+                found = yes_or_no(said, choices, answer_type)
             case "option-text" if answer_type == "choice" and choices:
-                found = named_option(answer, tuple(choices))
+                found = named_option(said, tuple(choices))
             case "option-text" if answer_type == "set" and choices:
-                found = named_options_only(answer, tuple(choices))
+                found = named_options_only(said, tuple(choices))
             case "bare":
-                found = bare_value(answer, answer_type)
+                found = bare_value(said, answer_type)
             case _:
                 found = None
         if found is not None:

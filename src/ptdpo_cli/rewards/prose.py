@@ -178,7 +178,7 @@ _LAST_IS = re.compile(
 def at_the_end(sentence: str, choices: Sequence[str], answer_type: str) -> str | None:
     """What a sentence says that something is, at its end, if that is a value of this type or an option."""
     match = _LAST_IS.fullmatch(sentence)
-    if match is None or _BOUND.search(sentence, max(0, match.start(1) - 30), match.start(1)):
+    if match is None or _UNEQUAL.search(sentence, max(0, match.start(1) - 30), match.start(1)):
         return None
     said = match[1].strip(" $*")
     if answer_type == "named" and (names := _MEASURES.findall(sentence, 0, match.start(1))):
@@ -333,7 +333,7 @@ _NUMBER = re.compile(
     r"(?![\w^]|\.[0-9]|,[0-9])"
     r"|(?<![\w.,^])[-−]?\.[0-9]{1,300}(?!\w)"
 )
-_BOUND = re.compile(
+_UNEQUAL = re.compile(      # before a number: "at least", "is not"
     r"\b(?:(?:less|more|greater|fewer|larger|smaller|higher|lower) than|at least|at most|up to|over|under|above|below)"
     r"(?: or equal to)? [$€£]?$|\b(?:not|never|cannot)(?: be| equal to)? [$€£]?$|n['’]t(?: be| equal to)? [$€£]?$",
     re.IGNORECASE,
@@ -348,7 +348,7 @@ def _numbers_of(text: str) -> list[tuple[int, str]]:
     digits = [
         (match.start(), f"-{match[0]}" if _MINUS.search(text, max(0, match.start() - 9), match.start()) else match[0])
         for match in _NUMBER.finditer(text)
-        if not _BOUND.search(text, max(0, match.start() - 20), match.start()) and not _SCALED.match(text, match.end())
+        if not _UNEQUAL.search(text, max(0, match.start() - 20), match.start()) and not _SCALED.match(text, match.end())
     ]
     spoken = [(match.start(), str(_NUMBER_WORDS[match[0].lower()])) for match in _WORDED.finditer(text)]
     return sorted(digits + spoken)
